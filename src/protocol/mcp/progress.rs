@@ -1,0 +1,125 @@
+//! How often a run's progress is told: a gate between what a tool reports and what its watchers see.
+
+use crate::protocol::Time;
+use crate::protocol::mcp::PROGRESS_MESSAGE_BYTES_MAX;
+
+/// One report of a tool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// How far, in the unit of `total`.
+    pub progress: f64,
+    /// Where it ends, if known.
+    pub total: Option<f64>,
+    /// For a person to read.
+    pub message: Option<String>,
+}
+
+/// Lets a report through if the previous one is `interval_ms` back; otherwise the newest report waits.
+///
+/// MCP demands that progress grows with each notification, so a report that does not exceed all before it is dropped,
+/// and so is one that is no finite number.
+#[derive(Clone, Debug)]
+pub struct ProgressGate {
+    interval_ms: u64,
+    highest: Option<f64>,
+    passed: Option<Time>,
+    waiting: Option<Progress>,
+}
+
+impl ProgressGate {
+    /// A gate that lets the first report through.
+    pub fn new(interval_ms: u64) -> Self {
+        ProgressGate { interval_ms, highest: None, passed: None, waiting: None }
+    }
+
+    /// Takes a report and gives back the one to tell, if one is due.
+    pub fn offer(&mut self, mut report: Progress, now: Time) -> Option<Progress> {
+        let finite = report.progress.is_finite() && report.total.is_none_or(f64::is_finite);
+        if !finite || self.highest.is_some_and(|highest| report.progress <= highest) {
+            return None;
+        }
+        self.highest = Some(report.progress);
+        if let Some(message) = &mut report.message {
+            cut(message);
+        }
+        if self.passed.is_some_and(|passed| now.since(passed) < self.interval_ms) {
+            self.waiting = Some(report);
+            return None;
+        }
+        self.waiting = None;
+        self.passed = Some(now);
+        Some(report)
+    }
+
+    /// Gives back the report that waits, if one does; to be told before the run's terminal event.
+    pub fn flush(&mut self) -> Option<Progress> {
+        self.waiting.take()
+    }
+}
+
+fn cut(message: &mut String) {
+    if message.len() > PROGRESS_MESSAGE_BYTES_MAX {
+        let end = message.floor_char_boundary(PROGRESS_MESSAGE_BYTES_MAX - '…'.len_utf8());
+        message.truncate(end);
+        message.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(progress: f64) -> Progress {
+        Progress { progress, total: Some(10.0), message: None }
+    }
+
+    fn passed(gate: &mut ProgressGate, progress: f64, now: u64) -> Option<f64> {
+        gate.offer(report(progress), Time(now)).map(|report| report.progress)
+    }
+
+    #[test]
+    fn reports_closer_than_the_interval_wait_and_the_newest_wins() {
+        let mut gate = ProgressGate::new(50);
+
+        assert_eq!(passed(&mut gate, 1.0, 0), Some(1.0));
+        assert_eq!(passed(&mut gate, 2.0, 10), None);
+        assert_eq!(passed(&mut gate, 3.0, 49), None);
+        assert_eq!(gate.flush().map(|report| report.progress), Some(3.0));
+        assert_eq!(gate.flush(), None);
+        assert_eq!(passed(&mut gate, 4.0, 50), Some(4.0));
+    }
+
+    #[test]
+    fn a_report_let_through_replaces_the_one_that_waits() {
+        let mut gate = ProgressGate::new(50);
+        passed(&mut gate, 1.0, 0);
+        passed(&mut gate, 2.0, 1);
+
+        assert_eq!(passed(&mut gate, 3.0, 60), Some(3.0));
+        assert_eq!(gate.flush(), None);
+    }
+
+    #[test]
+    fn progress_only_grows_and_is_finite() {
+        let mut gate = ProgressGate::new(0);
+
+        assert_eq!(passed(&mut gate, 1.0, 0), Some(1.0));
+        assert_eq!(passed(&mut gate, 1.0, 1), None);
+        assert_eq!(passed(&mut gate, 0.5, 2), None);
+        assert_eq!(passed(&mut gate, f64::NAN, 3), None);
+        assert_eq!(passed(&mut gate, f64::INFINITY, 4), None);
+        assert_eq!(gate.offer(Progress { total: Some(f64::NAN), ..report(5.0) }, Time(5)), None);
+        assert_eq!(passed(&mut gate, 2.0, 6), Some(2.0));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let mut gate = ProgressGate::new(0);
+        let long = Progress { message: Some("ä".repeat(PROGRESS_MESSAGE_BYTES_MAX)), ..report(1.0) };
+
+        let told = gate.offer(long, Time(0)).and_then(|report| report.message).expect("a message");
+
+        assert!(told.len() <= PROGRESS_MESSAGE_BYTES_MAX, "{} bytes", told.len());
+        assert!(told.starts_with("äää") && told.ends_with("ä…"));
+    }
+}

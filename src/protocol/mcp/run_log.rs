@@ -1,0 +1,238 @@
+//! The bounded log of one run: what a client that comes late can still be told.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::protocol::Time;
+use crate::protocol::mcp::event::EventKind;
+
+/// Events that a log keeps at most, the terminal event included.
+pub const RUN_EVENTS_MAX: usize = 1_024;
+/// Bytes of encoded events that a log keeps at most.
+pub const RUN_BYTES_MAX: usize = 1_048_576;
+/// How long a run can be found after its end, in milliseconds: 5 minutes.
+pub const RUN_RETENTION_MS: u64 = 300_000;
+
+/// What a log may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// Events at most; at least 2, for a first and a last one.
+    pub events_max: usize,
+    /// Bytes of encoded events at most.
+    pub bytes_max: usize,
+}
+
+impl Default for RunLimits {
+    fn default() -> Self {
+        RunLimits { events_max: RUN_EVENTS_MAX, bytes_max: RUN_BYTES_MAX }
+    }
+}
+
+/// One event, encoded once for everyone who sees it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The event's `seq`.
+    pub seq: u64,
+    /// The event's `type`.
+    pub kind: EventKind,
+    /// The JSON text of the event.
+    pub event: Bytes,
+}
+
+/// The events of a run, oldest first, within [`RunLimits`].
+///
+/// Over a bound the oldest *progress* goes, and is counted. The first and the terminal event are never dropped, so that
+/// the bytes can exceed their bound by these two. After the terminal event nothing is taken.
+#[derive(Clone, Debug)]
+pub struct RunLog {
+    limits: RunLimits,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    last_seq: u64,
+    dropped: u64,
+    ended: Option<(EventKind, Time)>,
+}
+
+/// The run has its terminal event; nothing can follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the run has ended")]
+pub struct Ended;
+
+impl RunLog {
+    /// An empty log.
+    pub fn new(limits: RunLimits) -> Self {
+        RunLog { limits, entries: VecDeque::new(), bytes: 0, last_seq: 0, dropped: 0, ended: None }
+    }
+
+    /// Takes the next event and returns its number; `encode` gets that number, to put it into the text.
+    ///
+    /// `now` is the run's end where `kind` is terminal.
+    ///
+    /// # Errors
+    /// [`Ended`] after a terminal event; `encode` is then not called.
+    pub fn append(&mut self, kind: EventKind, now: Time, encode: impl FnOnce(u64) -> Bytes) -> Result<u64, Ended> {
+        if self.ended.is_some() {
+            return Err(Ended);
+        }
+        self.last_seq += 1;
+        let event = encode(self.last_seq);
+        self.bytes += event.len();
+        self.entries.push_back(Entry { seq: self.last_seq, kind, event });
+        if kind.is_terminal() {
+            self.ended = Some((kind, now));
+        }
+        self.drop_oldest_progress();
+        Ok(self.last_seq)
+    }
+
+    /// The kept events with a number above `seq`, oldest first; 0 gives all.
+    pub fn events_after(&self, seq: u64) -> impl Iterator<Item = &Entry> {
+        let start = self.entries.partition_point(|entry| entry.seq <= seq);
+        self.entries.range(start..)
+    }
+
+    /// The number of the newest event, 0 before the first.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Progress events dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Bytes of the kept events.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The terminal event's kind and time, once it is there.
+    pub fn ended(&self) -> Option<(EventKind, Time)> {
+        self.ended
+    }
+
+    /// Whether the run ended `retention_ms` ago or longer.
+    pub fn is_expired(&self, now: Time, retention_ms: u64) -> bool {
+        self.ended.is_some_and(|(_, end)| now.since(end) >= retention_ms)
+    }
+
+    fn drop_oldest_progress(&mut self) {
+        while self.entries.len() > self.limits.events_max || self.bytes > self.limits.bytes_max {
+            // The first event is the only one that can stand before the oldest progress, so this looks at two entries.
+            let Some(index) = self.entries.iter().position(|entry| entry.kind == EventKind::Progress) else {
+                return;
+            };
+            let gone = self.entries.remove(index).expect("the index was found above");
+            self.bytes -= gone.event.len();
+            self.dropped += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SMALL: RunLimits = RunLimits { events_max: 4, bytes_max: 100 };
+
+    fn push(log: &mut RunLog, kind: EventKind, bytes: usize) -> Result<u64, Ended> {
+        log.append(kind, Time(7), |_| Bytes::from(vec![b'x'; bytes]))
+    }
+
+    fn seqs(log: &RunLog, after: u64) -> Vec<u64> {
+        log.events_after(after).map(|entry| entry.seq).collect()
+    }
+
+    #[test]
+    fn the_oldest_progress_goes_first_and_is_counted() {
+        let mut log = RunLog::new(SMALL);
+        push(&mut log, EventKind::Started, 1).expect("running");
+        for _ in 0..5 {
+            push(&mut log, EventKind::Progress, 1).expect("running");
+        }
+
+        assert_eq!((seqs(&log, 0), log.dropped()), (vec![1, 4, 5, 6], 2));
+
+        push(&mut log, EventKind::Completed, 1).expect("running");
+
+        assert_eq!((seqs(&log, 0), log.dropped()), (vec![1, 5, 6, 7], 3));
+        assert_eq!(seqs(&log, 5), [6, 7]);
+    }
+
+    #[test]
+    fn bytes_bound_the_log_as_events_do() {
+        let mut log = RunLog::new(SMALL);
+        push(&mut log, EventKind::Started, 30).expect("running");
+        push(&mut log, EventKind::Progress, 40).expect("running");
+        push(&mut log, EventKind::Progress, 40).expect("running");
+
+        assert_eq!((seqs(&log, 0), log.bytes()), (vec![1, 3], 70));
+    }
+
+    #[test]
+    fn an_event_above_the_bound_stays_only_if_it_is_first_or_terminal() {
+        let mut log = RunLog::new(SMALL);
+        push(&mut log, EventKind::Started, 101).expect("running");
+        push(&mut log, EventKind::Progress, 1).expect("running");
+        push(&mut log, EventKind::Failed, 200).expect("running");
+
+        assert_eq!((seqs(&log, 0), log.bytes(), log.dropped()), (vec![1, 3], 301, 1));
+    }
+
+    #[test]
+    fn nothing_follows_a_terminal_event() {
+        let mut log = RunLog::new(SMALL);
+        push(&mut log, EventKind::Started, 1).expect("running");
+        push(&mut log, EventKind::Completed, 1).expect("running");
+
+        assert_eq!(push(&mut log, EventKind::Progress, 1), Err(Ended));
+        assert_eq!(push(&mut log, EventKind::Failed, 1), Err(Ended));
+        assert_eq!((log.last_seq(), log.ended()), (2, Some((EventKind::Completed, Time(7)))));
+    }
+
+    #[test]
+    fn a_run_expires_its_retention_after_its_end_and_never_before() {
+        let mut log = RunLog::new(SMALL);
+        push(&mut log, EventKind::Started, 1).expect("running");
+        assert!(!log.is_expired(Time(u64::MAX), RUN_RETENTION_MS));
+
+        push(&mut log, EventKind::Completed, 1).expect("running");
+
+        assert!(!log.is_expired(Time(7 + RUN_RETENTION_MS - 1), RUN_RETENTION_MS));
+        assert!(log.is_expired(Time(7 + RUN_RETENTION_MS), RUN_RETENTION_MS));
+    }
+
+    proptest! {
+        /// Whatever the sizes: the first and the last event stay, the bounds hold, and kept plus dropped is everything.
+        #[test]
+        fn the_bounds_hold_and_the_ends_stay(
+            sizes in prop::collection::vec(0usize..60, 0..40),
+            events_max in 2usize..8,
+            bytes_max in 0usize..200,
+            end in 0usize..60,
+        ) {
+            let mut log = RunLog::new(RunLimits { events_max, bytes_max });
+            push(&mut log, EventKind::Started, 10).expect("running");
+            for size in &sizes {
+                push(&mut log, EventKind::Progress, *size).expect("running");
+            }
+            push(&mut log, EventKind::Failed, end).expect("running");
+
+            let kept = seqs(&log, 0);
+            let bytes: usize = log.events_after(0).map(|entry| entry.event.len()).sum();
+            prop_assert_eq!(kept.first(), Some(&1));
+            prop_assert_eq!(kept.last(), Some(&log.last_seq()));
+            prop_assert!(kept.is_sorted_by(|a, b| a < b));
+            prop_assert!(kept.len() <= events_max);
+            prop_assert_eq!(bytes, log.bytes());
+            prop_assert!(bytes <= bytes_max.max(10 + end));
+            prop_assert_eq!(kept.len() as u64 + log.dropped(), log.last_seq());
+            // The kept progress is the newest.
+            let progress = &kept[1..kept.len() - 1];
+            prop_assert!(progress.iter().zip(log.last_seq() - progress.len() as u64..).all(|(a, b)| *a == b));
+        }
+    }
+}
