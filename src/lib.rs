@@ -5,5 +5,37 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+// shell: starts, wires, drains
+#[cfg(feature = "server")]
+pub mod server;
+
+// edges: bytes in, bytes out
+#[cfg(feature = "server")]
+pub mod dashboard;
+#[cfg(feature = "server")]
+pub mod transport;
+
+// talk: one client's conversation
+#[cfg(feature = "server")]
+pub mod channel;
+
+// services: each does one thing
+#[cfg(feature = "server")]
+pub mod presence;
+
+// ground: the node's PubSub and where output goes
+#[cfg(feature = "server")]
+pub mod outbox;
+#[cfg(feature = "server")]
+pub mod pubsub;
+
+// base: time, randomness, counting
+#[cfg(feature = "server")]
+pub mod clock;
+#[cfg(feature = "server")]
+pub mod metrics;
+#[cfg(feature = "server")]
+pub mod random;
+
 // protocol: the specification as deterministic values and machines
 pub mod protocol;

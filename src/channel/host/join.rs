@@ -1,0 +1,92 @@
+//! Joins: from the client's request to its answer.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use super::answer::text;
+use super::{Fatal, Host, Joining, Slot, Waiting};
+use crate::channel::context::Env;
+use crate::channel::erased::Boxed;
+use crate::protocol::message::{PHX_CLOSE, Payload, Ref, Reply};
+use crate::pubsub::Subscription;
+
+impl Host {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one join, used in two places")]
+    pub(super) fn join(
+        &mut self,
+        topic: Arc<str>,
+        join_ref: Ref,
+        reference: Ref,
+        params: Payload,
+        replaced: Option<Ref>,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let name = text(&topic);
+        let Some(factory) = self.spec.route(&topic) else {
+            return self.unmatched(&reference, &name, out);
+        };
+        if self.socket.len() >= self.spec.options.channels_max {
+            let reply = Reply::error(Payload::reason("too many channels joined"));
+            return self.answer(out, &join_ref, &reference, &name, &reply);
+        }
+
+        let joining =
+            Joining { reference: reference.clone(), replaced, intercept: factory.intercept(), waiting: Waiting::new() };
+        let slot = Slot::Joining(Box::new(joining));
+        let channel = self.socket.insert(Arc::clone(&topic), join_ref, &reference, slot);
+        let env = Env {
+            conn: Arc::clone(&self.conn),
+            endpoint: Arc::clone(&self.spec.endpoint),
+            assigns: self.assigns.clone(),
+            topic,
+            channel,
+        };
+        let running = factory.join(env, params);
+        self.run(running, cx, out);
+    }
+
+    pub(super) fn joined(
+        &mut self,
+        at: usize,
+        state: Boxed,
+        response: Payload,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let entry = self.socket.entry(at);
+        let channel = entry.id;
+        let Slot::Joining(joining) = &mut entry.state else { unreachable!("only a pending join is answered") };
+        let (reference, replaced, intercept) = (joining.reference.clone(), joining.replaced.take(), joining.intercept);
+        let (topic, join_ref) = (Arc::clone(&entry.topic), entry.join_ref.clone());
+        let waiting = self.rest(at, state);
+
+        let mut first = Vec::new();
+        let name = text(&topic);
+        if let Err(error) = self.encode_reply(&mut first, &join_ref, &reference, &name, &Reply::ok(response)) {
+            self.fatal = Some(Box::new(Fatal(format!("the answer to a join: {error}"))));
+            return;
+        }
+        self.flush(out);
+        let subscription = Subscription::Fastlane { channel, intercept };
+        self.hub().subscribe(&self.conn, Arc::clone(&topic), subscription, first);
+        self.close_replaced(&topic, replaced, out);
+        self.resume(&topic, &join_ref, waiting, cx, out);
+    }
+
+    pub(super) fn refused(&mut self, at: usize, reply: &Reply, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        let entry = self.socket.remove(at);
+        let Slot::Joining(joining) = entry.state else { unreachable!("only a pending join is refused") };
+        self.unclog(joining.waiting.len());
+        self.answer(out, &entry.join_ref, &joining.reference, &text(&entry.topic), reply);
+        self.close_replaced(&entry.topic, joining.replaced, out);
+
+        self.resume(&entry.topic, &entry.join_ref, joining.waiting, cx, out);
+    }
+
+    pub(super) fn close_replaced(&mut self, topic: &str, replaced: Option<Ref>, out: &mut Vec<u8>) {
+        if let Some(join_ref) = replaced {
+            self.encode_end(topic, &join_ref, PHX_CLOSE, out);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The only place that reads a clock.
+#![expect(clippy::disallowed_methods, reason = "this module is where clocks are read")]
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::protocol::Time;
+
+/// Monotonic time since the process first asked for it.
+pub fn now() -> Time {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    Time(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The moment so many milliseconds from here, for the runtime's timers.
+pub fn in_ms(ms: u64) -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_millis(ms)
+}
+
+/// Wall time in microseconds since the Unix epoch.
+pub fn unix_micros() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Wall time as the Elixir deployment writes it: ISO 8601, UTC, six fractional digits and `Z`.
+pub fn wall_iso8601_micros() -> String {
+    iso8601_micros(unix_micros())
+}
+
+/// Formats microseconds since the Unix epoch as ISO 8601 in UTC.
+fn iso8601_micros(unix_micros: u64) -> String {
+    let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(days);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z",
+        of_day / 3_600,
+        of_day % 3_600 / 60,
+        of_day % 60
+    )
+}
+
+/// The Gregorian date of a day counted from 1970-01-01.
+///
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_elixir_writes_them() {
+        assert_eq!(iso8601_micros(0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(iso8601_micros(951_782_400_000_000), "2000-02-29T00:00:00.000000Z");
+        assert_eq!(iso8601_micros(1_795_368_555_474_001), "2026-11-22T17:29:15.474001Z");
+    }
+}

@@ -1,0 +1,416 @@
+// The script of the page at /: one MCP session over the stock `phoenix` client, and every run live.
+//
+// A run is drawn from its own topic, `mcp:run:<id>`, whose join reply holds the events so far: so a tab that
+// opens late, or comes back after a loss, shows the run from its start. Whatever the server sends is put on the page as text.
+
+import { Socket } from "/assets/phoenix.js"
+
+/** How often the session says that it lives; the server ends a silent one after 60 s unless set otherwise. */
+const SESSION_HEARTBEAT_MS = 25_000
+/** Runs kept on the page; a socket may have 100 channels, of which each unfinished run takes one. */
+const RUNS_SHOWN_MAX = 40
+/** Lines kept in a run's list of events; the oldest go first. */
+const EVENTS_SHOWN_MAX = 200
+
+const STATUS_AFTER = { tool_started: "running", tool_completed: "completed", tool_failed: "failed" }
+
+const $ = (id) => document.getElementById(id)
+
+/** Makes an element; strings among `children` become text nodes, so nothing is read as markup. */
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag)
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) node.setAttribute(name, "")
+    else if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value)
+  }
+  node.append(...children)
+  return node
+}
+
+// ---- the connection ----
+
+function showConnection(state, text = state) {
+  $("connection").dataset.state = state
+  $("connection").textContent = text
+}
+
+function showNotice(text) {
+  $("notice").textContent = text
+  $("notice").hidden = !text
+}
+
+const socket = new Socket(document.querySelector('meta[name="bennu-socket"]').content)
+const session = socket.channel("mcp:session", { clientInfo: { name: "bennu-page", version: "1" } })
+const announcements = socket.channel("mcp:runs", {})
+
+socket.onClose(() => showConnection("offline", "reconnecting"))
+
+// ---- JSON-RPC over the session ----
+
+/** Requests that wait for their response, by JSON-RPC id. */
+const calls = {
+  lastId: 0,
+  waiting: new Map(),
+
+  /** Sends a request; `onProgress` hears the `notifications/progress` of this request. */
+  request(method, params, onProgress) {
+    const id = ++this.lastId
+    const message = { jsonrpc: "2.0", id, method, params }
+    if (onProgress) message.params = { ...params, _meta: { progressToken: id } }
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject, onProgress })
+      session
+        .push("mcp_message", message)
+        .receive("error", (response) => this.settle(id, { error: { message: response.reason ?? "the server refused the message" } }))
+        .receive("timeout", () => this.settle(id, { error: { message: "the server did not take the message in time" } }))
+    })
+  },
+
+  receive(message) {
+    if (message.method === "notifications/progress") {
+      this.waiting.get(message.params?.progressToken)?.onProgress?.(message.params)
+    } else if (!message.method) {
+      this.settle(message.id, message)
+    }
+  },
+
+  settle(id, { result, error }) {
+    const call = this.waiting.get(id)
+    this.waiting.delete(id)
+    if (error) call?.reject(new Error(error.message))
+    else call?.resolve(result)
+  },
+
+  dropAll(reason) {
+    for (const id of [...this.waiting.keys()]) this.settle(id, { error: { message: reason } })
+  },
+}
+
+session.on("mcp_message", (message) => calls.receive(message))
+session.on("streaming_event", (event) => {
+  const run = runs.open(event.stream_id, event.data?.tool)
+  run?.markOwn()
+  run?.applyUnfollowed(event)
+})
+session.onError(() => {
+  showConnection("offline", "reconnecting")
+  calls.dropAll("the session was cut off; a run may go on without it")
+})
+
+session
+  .join()
+  .receive("ok", (reply) => {
+    showConnection("live")
+    showNotice("")
+    $("server").textContent = `${reply.serverInfo?.name ?? "server"} ${reply.serverInfo?.version ?? ""} · MCP ${reply.protocolVersion ?? ""}`
+    $("session").textContent = reply.sessionId ?? ""
+    calls
+      .request("tools/list", {})
+      .then((result) => tools.show(result.tools ?? []))
+      .catch((error) => showNotice(`The tools could not be listed: ${error.message}`))
+  })
+  .receive("error", (response) => {
+    showConnection("refused")
+    showNotice(`The session was refused: ${response.reason ?? "no reason given"}`)
+  })
+
+setInterval(() => {
+  if (session.state === "joined") session.push("heartbeat", {})
+}, SESSION_HEARTBEAT_MS)
+
+// ---- tools ----
+
+const tools = {
+  chosen: null,
+
+  show(list) {
+    const choices = list.map((tool) => {
+      const radio = make("input", { type: "radio", name: "tool", value: tool.name })
+      radio.addEventListener("change", () => this.choose(tool))
+      const streams = tool.capabilities?.supportsStreaming ? [make("em", { title: "reports progress while it runs" }, "streams")] : []
+      const label = make("label", { class: "tool", "data-testid": "tool", "data-tool": tool.name }, radio, ...streams)
+      label.append(make("b", {}, tool.name), make("span", {}, tool.description ?? ""))
+      return { tool, radio, label }
+    })
+    $("tools").replaceChildren(...choices.map((choice) => choice.label))
+    if (choices.length === 0) $("tools").append(make("p", { class: "empty" }, "This server has no tools"))
+
+    const again = choices.find((choice) => choice.tool.name === this.chosen?.name)
+    const first = again ?? choices[0]
+    if (first) first.radio.checked = true
+    if (first && !again) this.choose(first.tool)
+    $("tool-form").hidden = !first
+  },
+
+  choose(tool) {
+    this.chosen = tool
+    const { properties = {}, required = [] } = tool.inputSchema ?? {}
+    const fields = Object.entries(properties)
+      .sort(([a], [b]) => required.includes(b) - required.includes(a))
+      .map(([name, schema]) => field(name, schema, required.includes(name)))
+    $("fields").replaceChildren(...fields)
+    $("tool-form").setAttribute("aria-label", `Arguments of ${tool.name}`)
+    showCall("")
+  },
+}
+
+/** Makes the input for one property of a tool's schema; its value is read back by `readArguments`. */
+function field(name, schema, required) {
+  const id = `field-${name}`
+  const about = [schema.description, range(schema)].filter(Boolean).join(", ")
+  const common = { id, name, "data-testid": id, required, "aria-describedby": about && `${id}-hint` }
+  const preset = schema.default === undefined ? "" : schema.default
+  const text = typeof preset === "string" ? preset : JSON.stringify(preset)
+  let input
+  let kind = "text"
+  if (Array.isArray(schema.enum)) {
+    const options = schema.enum.map((value) => make("option", { value: JSON.stringify(value), selected: value === schema.default }, String(value)))
+    if (!required) options.unshift(make("option", { value: "" }, ""))
+    input = make("select", common, ...options)
+    kind = "json"
+  } else if (schema.type === "boolean") {
+    input = make("input", { ...common, type: "checkbox", required: false, checked: schema.default === true })
+    kind = "boolean"
+  } else if (schema.type === "integer" || schema.type === "number") {
+    const step = schema.type === "integer" ? "1" : "any"
+    input = make("input", { ...common, type: "number", step, min: schema.minimum, max: schema.maximum, value: text })
+    kind = "json"
+  } else if (schema.type === "string") {
+    const bounds = { minlength: schema.minLength, maxlength: schema.maxLength, pattern: schema.pattern }
+    input = make("input", { ...common, ...bounds, type: "text", value: text })
+  } else {
+    input = make("textarea", { ...common, rows: 3, placeholder: "JSON" }, preset === "" ? "" : JSON.stringify(preset))
+    kind = "json"
+  }
+  input.dataset.kind = kind
+  const label = make("label", { for: id }, name, ...(required ? [" ", make("i", { title: "required" }, "*")] : []))
+  const hint = about ? [make("small", { class: "hint", id: `${id}-hint` }, about)] : []
+  return kind === "boolean"
+    ? make("div", { class: "field check" }, input, label, ...hint)
+    : make("div", { class: "field" }, label, input, ...hint)
+}
+
+/** The numbers that a schema lets through, in words; empty where it does not say. */
+function range({ minimum, maximum }) {
+  if (minimum === undefined || maximum === undefined) return ""
+  return `${count(minimum)} to ${count(maximum)}`
+}
+
+/** A number as the reader writes it. */
+function count(number) {
+  return typeof number === "number" ? number.toLocaleString() : `${number ?? ""}`
+}
+
+/** How far a call or a run is, in words. */
+function far({ progress, total }) {
+  return total > 0 ? `${count(progress)} of ${count(total)}` : count(progress)
+}
+
+/** Reads the form as the tool's arguments; an input left empty is left out. Throws where an input holds no JSON. */
+function readArguments() {
+  const values = []
+  for (const input of $("fields").querySelectorAll("[data-kind]")) {
+    if (input.dataset.kind === "boolean") {
+      values.push([input.name, input.checked])
+    } else if (input.value !== "") {
+      try {
+        values.push([input.name, input.dataset.kind === "json" ? JSON.parse(input.value) : input.value])
+      } catch {
+        throw new Error(`${input.name} is not JSON`)
+      }
+    }
+  }
+  return Object.fromEntries(values)
+}
+
+function showCall(text, outcome = "") {
+  $("call-status").textContent = text
+  $("call-status").dataset.outcome = outcome
+}
+
+$("tool-form").addEventListener("submit", async (submit) => {
+  submit.preventDefault()
+  const tool = tools.chosen
+  try {
+    const params = { name: tool.name, arguments: readArguments() }
+    $("run-button").disabled = true
+    showCall("sent")
+    const result = await calls.request("tools/call", params, (progress) => showCall(far(progress)))
+    if (result.isError) showCall("failed", "failed")
+    else showCall("done", "done")
+  } catch (error) {
+    showCall(error.message, "failed")
+  } finally {
+    $("run-button").disabled = false
+  }
+})
+
+// ---- runs ----
+
+/** One run on the page: its card, and its channel until it has ended. */
+class Run {
+  constructor(id, tool) {
+    this.id = id
+    this.followed = false
+    this.message = make("p", { class: "message", "data-testid": "run-message" })
+    this.progress = make("progress", { max: 1, "data-testid": "run-progress" })
+    this.name = make("h3", { "data-testid": "run-tool" })
+    this.state = make("span", { class: "state", "data-testid": "run-state" })
+    this.own = make("em", { hidden: true, "data-testid": "run-own" }, "yours")
+    this.result = make("pre", { hidden: true, tabindex: "0", "aria-label": "Result", "data-testid": "run-result" })
+    this.summary = make("summary", {})
+    this.events = make("ol", { class: "events", "data-testid": "run-events" })
+    this.card = make("li", { class: "run", "data-testid": "run", "data-run-id": id }, this.own, this.name, this.state)
+    this.card.append(this.progress, this.message, this.result, make("details", {}, this.summary, this.events))
+    this.reset(tool)
+    this.follow()
+  }
+
+  get status() {
+    return this.card.dataset.status
+  }
+
+  markOwn() {
+    this.own.hidden = false
+  }
+
+  reset(tool) {
+    this.startedAt = null
+    this.eventCount = 0
+    this.setTool(tool)
+    this.setStatus("running")
+    this.progress.removeAttribute("value")
+    this.progress.hidden = false
+    this.message.textContent = ""
+    this.message.hidden = false
+    this.result.hidden = true
+    this.events.replaceChildren()
+    this.summary.textContent = "no events yet"
+  }
+
+  setTool(tool) {
+    if (!tool) return
+    this.name.textContent = tool
+    this.progress.setAttribute("aria-label", `Progress of ${tool}`)
+  }
+
+  setStatus(status, text = status) {
+    this.card.dataset.status = status
+    this.state.textContent = text
+  }
+
+  /** Joins the run's topic; a rejoin after a loss draws the run anew from the events so far. */
+  follow() {
+    this.channel = socket.channel(`mcp:run:${this.id}`, {})
+    this.channel.on("streaming_event", (event) => this.apply(event))
+    this.channel
+      .join()
+      .receive("ok", (reply) => {
+        this.followed = true
+        this.reset(reply.run?.tool)
+        for (const event of reply.events ?? []) this.apply(event)
+      })
+      .receive("error", () => {
+        // The run may end on the session's events alone; a run that the server does not know has gone with a restart.
+        if (this.followed || this.eventCount === 0) this.lose()
+        else this.unfollow()
+      })
+  }
+
+  unfollow() {
+    this.channel?.leave()
+    this.channel = null
+  }
+
+  lose() {
+    this.setStatus("lost", "lost: the server no longer has this run")
+    this.progress.hidden = true
+    this.unfollow()
+  }
+
+  /** Takes an event of the caller's session, for as long as the run's own topic has not been joined. */
+  applyUnfollowed(event) {
+    if (!this.followed) this.apply(event)
+  }
+
+  apply(event) {
+    const { type, data = {}, timestamp } = event
+    const at = Date.parse(timestamp)
+    this.startedAt ??= at
+    this.log(type, data, at)
+    this.setTool(data.tool)
+    if (type === "tool_progress") {
+      if (data.total > 0) this.progress.value = data.progress / data.total
+      this.message.textContent = [far(data), data.message].filter(Boolean).join(" · ")
+    }
+    const status = STATUS_AFTER[type]
+    if (status) this.setStatus(status, status === "running" ? status : `${status} after ${seconds(at - this.startedAt)}`)
+    if (status === "completed" || status === "failed") this.end(type, data)
+  }
+
+  end(type, data) {
+    this.progress.hidden = true
+    this.message.hidden = true
+    const omitted = data.result_bytes_omitted
+    const outcome = type === "tool_completed" ? (data.result ?? (omitted && `a result of ${omitted} bytes, too large to be shown to all`)) : data.error
+    this.result.textContent = resultText(outcome)
+    this.result.hidden = this.result.textContent === ""
+    this.unfollow()
+  }
+
+  log(type, data, at) {
+    this.eventCount += 1
+    this.summary.textContent = this.eventCount === 1 ? "1 event" : `${this.eventCount} events`
+    const clock = Number.isNaN(at) ? "" : new Date(at).toLocaleTimeString([], { hourCycle: "h23" })
+    this.events.append(make("li", {}, make("time", {}, clock), make("span", {}, type), make("code", {}, JSON.stringify(data))))
+    if (this.events.childElementCount > EVENTS_SHOWN_MAX) this.events.firstElementChild.remove()
+  }
+}
+
+function seconds(ms) {
+  return Number.isNaN(ms) ? "an unknown time" : `${(ms / 1000).toFixed(1)} s`
+}
+
+/** The text of a tool's result, an error or any other value. */
+function resultText(value) {
+  if (value === undefined || typeof value === "string") return value ?? ""
+  if (typeof value?.message === "string") return value.message
+  if (Array.isArray(value?.content)) {
+    return value.content.map((part) => (part.type === "text" ? part.text : `[${part.type}]`)).join("\n")
+  }
+  return JSON.stringify(value, null, 2)
+}
+
+const runs = {
+  byId: new Map(),
+
+  /** Gives the run of that id, and puts it on the page where it is new. */
+  open(id, tool) {
+    if (typeof id !== "string") return undefined
+    let run = this.byId.get(id)
+    if (!run) {
+      run = new Run(id, tool)
+      this.byId.set(id, run)
+      $("runs").prepend(run.card)
+      $("no-runs").hidden = true
+      this.forgetOldest()
+    }
+    return run
+  },
+
+  forgetOldest() {
+    const [[id, oldest]] = this.byId
+    if (this.byId.size <= RUNS_SHOWN_MAX) return
+    oldest.unfollow()
+    oldest.card.remove()
+    this.byId.delete(id)
+  },
+}
+
+announcements.on("run_started", (run) => runs.open(run.run_id, run.tool))
+announcements.join().receive("ok", (reply) => {
+  const known = (reply.runs ?? []).slice(-RUNS_SHOWN_MAX)
+  for (const run of known) runs.open(run.run_id, run.tool)
+})
+
+socket.connect()

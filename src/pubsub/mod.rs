@@ -1,0 +1,212 @@
+//! One message to every subscriber of a topic, on this node.
+//!
+//! The [`Hub`] is sharded. A connection belongs to one shard for its life; a topic's subscribers are spread over the
+//! shards of their connections. A publish is one command to each shard. See `shard` for how a shard delivers.
+//!
+//! Order: what one connection sends through its shard (its broadcasts, and what it says afterwards) reaches it in that
+//! order, because it is one queue. Different publishers have no order among each other, as in Phoenix.
+
+mod shard;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use futures::FutureExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::metrics::METRICS;
+use crate::outbox::{Broadcast, Conn, ConnLimits, Control};
+use crate::protocol::message::Payload;
+use crate::protocol::socket::ChannelId;
+use crate::protocol::wire::WireVersion;
+
+/// Commands that may wait for a shard. Above it broadcasts from outside are refused, and connections stop reading.
+pub const SHARD_COMMANDS_MAX: usize = 65_536;
+
+/// What a subscriber wants of a topic.
+#[derive(Debug, Clone, Copy)]
+pub enum Subscription {
+    /// Frames for the client, except the events of the list, which go to the channel's inbox.
+    Fastlane {
+        /// The subscribing channel.
+        channel: ChannelId,
+        /// The events its handler intercepts.
+        intercept: &'static [&'static str],
+    },
+    /// The connection itself listens for `disconnect` on its socket id.
+    SocketId,
+}
+
+enum Command {
+    Register(Arc<Conn>),
+    Unregister(Arc<Conn>),
+    Subscribe { conn: Arc<Conn>, topic: Arc<str>, subscription: Subscription, first: Vec<u8> },
+    Unsubscribe { conn: Arc<Conn>, topic: Arc<str>, channel: Option<ChannelId> },
+    Publish { broadcast: Arc<Broadcast>, fence: Option<Arc<Conn>> },
+    Direct { conn: Arc<Conn>, bytes: Vec<u8> },
+    Order(Control, usize),
+}
+
+struct ShardHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    waiting: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// The sharded PubSub of one node. Cloned handles share it.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shards: Vec<ShardHandle>,
+    next_conn: AtomicU64,
+    live: Arc<AtomicUsize>,
+}
+
+/// A conversation that has not ended: its last output and its handlers included.
+#[derive(Debug)]
+pub struct Live(Arc<AtomicUsize>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Hub {
+    /// Starts `shards` shard tasks (at least one) on the current runtime. They end when the last handle is dropped.
+    pub fn start(shards: usize) -> (Hub, Vec<JoinHandle<()>>) {
+        let (shards, tasks) = (0..shards.clamp(1, usize::from(u16::MAX)))
+            .map(|_| {
+                let (commands, receiver) = mpsc::unbounded_channel();
+                let (waiting, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+                let task = tokio::spawn(watched(shard::run(receiver, Arc::clone(&waiting), Arc::clone(&connections))));
+                (ShardHandle { commands, waiting, connections }, task)
+            })
+            .unzip();
+        (Hub { inner: Arc::new(Inner { shards, next_conn: AtomicU64::new(1), live: Arc::default() }) }, tasks)
+    }
+
+    /// Takes up a connection and gives it a shard. `direct` is the stream to write to, or none for a queued sink.
+    pub fn connect(&self, version: WireVersion, limits: ConnLimits, direct: Option<OwnedWriteHalf>) -> Arc<Conn> {
+        let id = self.inner.next_conn.fetch_add(1, Ordering::Relaxed);
+        let shard = id % self.inner.shards.len() as u64;
+        let conn = Conn::new(id, u16::try_from(shard).expect("shards are at most u16::MAX"), version, limits, direct);
+        self.command(conn.shard(), Command::Register(Arc::clone(&conn)));
+        conn
+    }
+
+    /// Forgets a connection, which has unsubscribed from its topics.
+    pub fn disconnect(&self, conn: &Arc<Conn>) {
+        self.command(conn.shard(), Command::Unregister(Arc::clone(conn)));
+    }
+
+    /// Publishes to every subscriber.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if a shard has more than [`SHARD_COMMANDS_MAX`] commands waiting; nothing was published.
+    pub fn broadcast(&self, topic: &str, event: &str, payload: Payload) -> Result<(), Overloaded> {
+        if self.is_overloaded() {
+            METRICS.overloaded_broadcasts.inc();
+            return Err(Overloaded);
+        }
+        self.publish(Broadcast { topic: topic.into(), event: event.into(), payload, except: None }, None);
+        Ok(())
+    }
+
+    /// Publishes on behalf of a connection, whose own output from here on follows the broadcast.
+    pub(crate) fn publish(&self, broadcast: Broadcast, from: Option<&Arc<Conn>>) {
+        let broadcast = Arc::new(broadcast);
+        for index in 0..self.inner.shards.len() {
+            let fence = from.filter(|conn| conn.shard() == index).cloned();
+            if let Some(conn) = &fence {
+                conn.raise_fence();
+            }
+            self.command(index, Command::Publish { broadcast: Arc::clone(&broadcast), fence });
+        }
+    }
+
+    /// Subscribes. `first` is written to the connection before anything of the topic: the reply to its join.
+    pub(crate) fn subscribe(&self, conn: &Arc<Conn>, topic: Arc<str>, subscription: Subscription, first: Vec<u8>) {
+        conn.raise_fence();
+        self.command(conn.shard(), Command::Subscribe { conn: Arc::clone(conn), topic, subscription, first });
+    }
+
+    /// Ends a channel's subscription, or the socket id's where `channel` is none. What the connection sends afterwards
+    /// follows the last frame of the topic.
+    pub(crate) fn unsubscribe(&self, conn: &Arc<Conn>, topic: Arc<str>, channel: Option<ChannelId>) {
+        conn.raise_fence();
+        self.command(conn.shard(), Command::Unsubscribe { conn: Arc::clone(conn), topic, channel });
+    }
+
+    /// Sends framed bytes to a connection behind everything that it has sent through its shard so far.
+    pub(crate) fn send_behind(&self, conn: &Arc<Conn>, bytes: Vec<u8>) {
+        conn.raise_fence();
+        self.command(conn.shard(), Command::Direct { conn: Arc::clone(conn), bytes });
+    }
+
+    /// Orders up to `count` connections of each shard that have not been told yet.
+    pub fn order(&self, control: Control, count: usize) {
+        for index in 0..self.inner.shards.len() {
+            self.command(index, Command::Order(control, count));
+        }
+    }
+
+    /// How many connections are registered.
+    pub fn connections(&self) -> usize {
+        self.inner.shards.iter().map(|shard| shard.connections.load(Ordering::Acquire)).sum()
+    }
+
+    /// Counts a conversation until the guard is dropped.
+    pub fn live_guard(&self) -> Live {
+        self.inner.live.fetch_add(1, Ordering::AcqRel);
+        Live(Arc::clone(&self.inner.live))
+    }
+
+    /// How many conversations have not ended.
+    pub fn live(&self) -> usize {
+        self.inner.live.load(Ordering::Acquire)
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.inner.shards.len()
+    }
+
+    /// Whether a shard has so much waiting that producers should hold back.
+    pub fn is_overloaded(&self) -> bool {
+        self.inner.shards.iter().any(|shard| shard.waiting.load(Ordering::Relaxed) >= SHARD_COMMANDS_MAX)
+    }
+
+    fn command(&self, index: usize, command: Command) {
+        let shard = &self.inner.shards[index];
+        shard.waiting.fetch_add(1, Ordering::Relaxed);
+        // A send fails only when the runtime, and with it the shard, is gone: then there is nobody to tell.
+        let _ = shard.commands.send(command);
+    }
+}
+
+/// A shard that panics takes the process along: its connections would hang for ever, and whoever supervises the process
+/// starts a whole one.
+async fn watched(shard: impl Future<Output = ()>) {
+    if AssertUnwindSafe(shard).catch_unwind().await.is_err() {
+        tracing::error!("a PubSub shard crashed, the process ends");
+        std::process::abort();
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hub({} shards)", self.inner.shards.len())
+    }
+}
+
+/// A shard has too much waiting; the broadcast was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {SHARD_COMMANDS_MAX} commands wait for a shard, the broadcast was refused")]
+pub struct Overloaded;

@@ -1,0 +1,326 @@
+//! A fan-out shard: one task that owns its connections' subscriptions and writes to them.
+//!
+//! It takes up to [`BATCH_MAX`] commands at a time and obeys them in order. What a command sends is not written at once
+//! but *staged*: the frame is encoded once a wire version into the batch's arena, and each receiving connection notes its
+//! number. At the end of the batch every connection that has something staged gets one write. Neighbours with the same
+//! list, which is the common case of a busy topic, share one concatenation.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use slab::Slab;
+use smallvec::SmallVec;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::{Command, Subscription};
+use crate::clock;
+use crate::metrics::METRICS;
+use crate::outbox::{Broadcast, Conn, Control, Mail};
+use crate::protocol::message::DISCONNECT;
+use crate::protocol::socket::ChannelId;
+use crate::protocol::websocket::{self, Opcode};
+use crate::protocol::wire::{self, Kind, WireVersion};
+
+/// Commands taken at once. Larger batches gained nothing where this was measured.
+const BATCH_MAX: usize = 64;
+/// Bytes of encoded frames after which a batch is written out early.
+const ARENA_BYTES_MAX: usize = 1 << 20;
+/// Writes between two yields to the runtime.
+const WRITES_PER_YIELD: usize = 512;
+/// How often the shard looks for idle connections. An idle close is late by at most this.
+const TICK: Duration = Duration::from_millis(250);
+
+/// One subscriber of a topic.
+struct Subscriber {
+    slot: u32,
+    subscription: Subscription,
+}
+
+struct Member {
+    conn: Arc<Conn>,
+    /// The connection's place in `staged` within this batch, or none.
+    staged: Option<u32>,
+    /// What it was last ordered.
+    ordered: Option<Control>,
+}
+
+/// What one connection gets at the end of the batch.
+#[derive(Default)]
+struct Staged {
+    slot: u32,
+    items: Vec<u32>,
+    fences: u32,
+}
+
+#[derive(Default)]
+struct Shard {
+    members: Slab<Member>,
+    topics: HashMap<Arc<str>, SmallVec<[Subscriber; 1]>>,
+    arena: Vec<u8>,
+    items: Vec<Range<usize>>,
+    staged: Vec<Staged>,
+    staged_len: usize,
+    scratch: Vec<u8>,
+}
+
+/// Runs a shard until every handle of its hub is gone.
+pub(super) async fn run(
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    waiting: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+) {
+    let mut shard = Shard::default();
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    loop {
+        // Both arms are cancel-safe: recv_many loses nothing, a tick missed is a tick later.
+        tokio::select! {
+            taken = commands.recv_many(&mut batch, BATCH_MAX) => {
+                if taken == 0 {
+                    return;
+                }
+                waiting.fetch_sub(taken, Ordering::Relaxed);
+                for command in batch.drain(..) {
+                    shard.obey(command);
+                    if shard.arena.len() > ARENA_BYTES_MAX {
+                        shard.write_out().await;
+                    }
+                }
+                shard.write_out().await;
+                connections.store(shard.members.len(), Ordering::Release);
+            }
+            _ = tick.tick() => shard.close_idle(),
+        }
+    }
+}
+
+impl Shard {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Register(conn) => {
+                let entry = self.members.vacant_entry();
+                let slot = u32::try_from(entry.key()).expect("connections are fewer than u32::MAX");
+                conn.slot.store(slot, Ordering::Relaxed);
+                entry.insert(Member { conn, staged: None, ordered: None });
+            }
+            Command::Unregister(conn) => {
+                let Some(slot) = slot_of(&conn) else { return };
+                self.write_staged(slot);
+                self.members.remove(slot as usize);
+                conn.slot.store(u32::MAX, Ordering::Relaxed);
+            }
+            Command::Subscribe { conn, topic, subscription, first } => {
+                let Some(slot) = slot_of(&conn) else { return conn.lower_fence(1) };
+                self.stage_bytes(&conn, &first);
+                self.topics.entry(topic).or_default().push(Subscriber { slot, subscription });
+            }
+            Command::Unsubscribe { conn, topic, channel } => {
+                let Some(slot) = slot_of(&conn) else { return conn.lower_fence(1) };
+                self.stage_bytes(&conn, &[]);
+                self.unsubscribe(slot, &topic, channel);
+            }
+            Command::Publish { broadcast, fence } => {
+                self.publish(&broadcast);
+                if let Some(conn) = fence {
+                    self.stage_bytes(&conn, &[]);
+                }
+            }
+            Command::Direct { conn, bytes } => self.stage_bytes(&conn, &bytes),
+            Command::Order(control, count) => {
+                let untold = self.members.iter_mut().filter(|(_, member)| member.ordered != Some(control));
+                for (_, member) in untold.take(count) {
+                    member.ordered = Some(control);
+                    member.conn.order(control);
+                }
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, slot: u32, topic: &Arc<str>, channel: Option<ChannelId>) {
+        let Some(subscribers) = self.topics.get_mut(topic) else {
+            return;
+        };
+        let at = subscribers.iter().position(|subscriber| {
+            subscriber.slot == slot
+                && match subscriber.subscription {
+                    Subscription::Fastlane { channel: id, .. } => channel == Some(id),
+                    Subscription::SocketId => channel.is_none(),
+                }
+        });
+        if let Some(at) = at {
+            subscribers.swap_remove(at);
+        }
+        if subscribers.is_empty() {
+            self.topics.remove(topic);
+        }
+    }
+
+    fn publish(&mut self, broadcast: &Arc<Broadcast>) {
+        let Some(held) = self.topics.get_mut(&*broadcast.topic) else {
+            return;
+        };
+        let subscribers = std::mem::take(held);
+        let (mut v1, mut v2) = (None, None);
+        for subscriber in &subscribers {
+            let member = &self.members[subscriber.slot as usize];
+            match subscriber.subscription {
+                Subscription::SocketId => {
+                    if &*broadcast.event == DISCONNECT {
+                        member.conn.order(Control::Disconnect);
+                    }
+                }
+                Subscription::Fastlane { channel, .. } if broadcast.except == Some((member.conn.id(), channel)) => {}
+                Subscription::Fastlane { channel, intercept } if intercept.contains(&&*broadcast.event) => {
+                    // A connection whose inbox is full closes itself; the shard goes on.
+                    let _ = member.conn.post(channel, Mail::Intercepted(Arc::clone(broadcast)));
+                }
+                Subscription::Fastlane { .. } => {
+                    let version = member.conn.version();
+                    let cached = if version == WireVersion::V1 { &mut v1 } else { &mut v2 };
+                    let item = match *cached {
+                        Some(item) => item,
+                        None => *cached.insert(self.encode(version, broadcast)),
+                    };
+                    if let Some(item) = item {
+                        self.stage(subscriber.slot).items.push(item);
+                    }
+                }
+            }
+        }
+        if let Some(held) = self.topics.get_mut(&*broadcast.topic) {
+            *held = subscribers;
+        }
+    }
+
+    /// Encodes a broadcast into the arena. None where the version can't carry it: binary in V1, a payload that is no
+    /// object in V2.
+    fn encode(&mut self, version: WireVersion, broadcast: &Broadcast) -> Option<u32> {
+        let start = websocket::begin_frame(&mut self.arena);
+        match wire::encode_broadcast(version, &mut self.arena, &broadcast.topic, &broadcast.event, &broadcast.payload) {
+            Ok(kind) => {
+                let opcode = if kind == Kind::Text { Opcode::Text } else { Opcode::Binary };
+                websocket::end_frame(&mut self.arena, start, opcode);
+                Some(self.item(start))
+            }
+            Err(error) => {
+                self.arena.truncate(start);
+                METRICS.unencodable_broadcasts.inc();
+                tracing::warn!(topic = %broadcast.topic, event = %broadcast.event, ?version, %error, "broadcast skipped");
+                None
+            }
+        }
+    }
+
+    fn item(&mut self, start: usize) -> u32 {
+        self.items.push(start..self.arena.len());
+        u32::try_from(self.items.len() - 1).expect("a batch has fewer items than u32::MAX")
+    }
+
+    /// Stages bytes that the connection's owner sent through the shard; one fence passes with them.
+    fn stage_bytes(&mut self, conn: &Arc<Conn>, bytes: &[u8]) {
+        let Some(slot) = slot_of(conn) else { return conn.lower_fence(1) };
+        let item = (!bytes.is_empty()).then(|| {
+            let start = self.arena.len();
+            self.arena.extend_from_slice(bytes);
+            self.item(start)
+        });
+        let staged = self.stage(slot);
+        staged.fences += 1;
+        staged.items.extend(item);
+    }
+
+    fn stage(&mut self, slot: u32) -> &mut Staged {
+        let member = &mut self.members[slot as usize];
+        let at = *member.staged.get_or_insert_with(|| {
+            let at = self.staged_len;
+            self.staged_len += 1;
+            if self.staged.len() < self.staged_len {
+                self.staged.push(Staged::default());
+            }
+            self.staged[at].slot = slot;
+            u32::try_from(at).expect("connections are fewer than u32::MAX")
+        });
+        &mut self.staged[at as usize]
+    }
+
+    /// Writes what is staged for one connection, which is about to be forgotten.
+    fn write_staged(&mut self, slot: u32) {
+        let member = &mut self.members[slot as usize];
+        if let Some(at) = member.staged.take() {
+            let staged = &mut self.staged[at as usize];
+            concatenate(&self.arena, &self.items, &staged.items, &mut self.scratch);
+            member.conn.send(&self.scratch);
+            member.conn.lower_fence(staged.fences);
+            staged.items.clear();
+            staged.fences = 0;
+            staged.slot = u32::MAX;
+        }
+    }
+
+    /// Writes everything that is staged, one write a connection.
+    async fn write_out(&mut self) {
+        let mut last: Option<usize> = None;
+        for at in 0..self.staged_len {
+            if at % WRITES_PER_YIELD == WRITES_PER_YIELD - 1 {
+                tokio::task::yield_now().await;
+            }
+            let staged = &self.staged[at];
+            if staged.slot == u32::MAX {
+                continue;
+            }
+            let same = last.is_some_and(|last| self.staged[last].items == staged.items);
+            if !same {
+                concatenate(&self.arena, &self.items, &staged.items, &mut self.scratch);
+                last = Some(at);
+            }
+            let member = &mut self.members[staged.slot as usize];
+            member.staged = None;
+            member.conn.send(&self.scratch);
+            member.conn.lower_fence(staged.fences);
+        }
+        for staged in &mut self.staged[..self.staged_len] {
+            staged.items.clear();
+            staged.fences = 0;
+        }
+        self.staged_len = 0;
+        self.items.clear();
+        self.arena.clear();
+        self.trim();
+    }
+
+    /// Gives memory of a large burst back.
+    fn trim(&mut self) {
+        self.arena.shrink_to(ARENA_BYTES_MAX);
+        self.scratch.shrink_to(ARENA_BYTES_MAX);
+        self.staged.shrink_to(16 * 1024);
+    }
+
+    fn close_idle(&self) {
+        let now = clock::now();
+        for (_, member) in &self.members {
+            if member.conn.is_idle(now) {
+                member.conn.order(Control::Idle);
+            }
+        }
+    }
+}
+
+/// The slot of a connection. None once it is unregistered: a handler that outlives its connection may still bring about a
+/// broadcast.
+fn slot_of(conn: &Conn) -> Option<u32> {
+    let slot = conn.slot.load(Ordering::Relaxed);
+    (slot != u32::MAX).then_some(slot)
+}
+
+fn concatenate(arena: &[u8], items: &[Range<usize>], list: &[u32], out: &mut Vec<u8>) {
+    out.clear();
+    for item in list {
+        out.extend_from_slice(&arena[items[*item as usize].clone()]);
+    }
+}

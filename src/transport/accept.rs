@@ -1,0 +1,146 @@
+//! The accept loop: our own, because warp's offers no limit on connections, no header timeout and no `TCP_NODELAY`.
+//!
+//! hyper speaks HTTP/1.1 here and hands over the stream of an upgraded request.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+
+use super::admission::{Admission, Permit};
+use super::arrival::Peer;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4_096;
+/// How long the loop waits when the process has no descriptor left.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// The least buffer that hyper takes for a request's head.
+const HEADER_BYTES_MIN: usize = 8_192;
+
+/// Settings of the accept loop.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpOptions {
+    /// Milliseconds in which a request's head has to arrive.
+    pub handshake_timeout_ms: u64,
+    /// Bytes of a request's head.
+    pub header_bytes_max: usize,
+    /// Milliseconds that a client may leave what was sent to it unacknowledged, or its receive window shut.
+    pub write_timeout_ms: u64,
+}
+
+/// Binds a listener. Its connections have `TCP_NODELAY` and `TCP_USER_TIMEOUT`, which accepted sockets inherit on Linux:
+/// the kernel resets a connection whose client has vanished, or does not read, WebSockets among them.
+///
+/// # Errors
+/// What the operating system says: the address is in use, or not ours.
+pub fn bind(address: SocketAddr, options: HttpOptions) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(options.write_timeout_ms)))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts and serves until `stop` turns true: then listening ends, and connections finish the request they are at.
+pub async fn serve(
+    listener: TcpListener,
+    routes: BoxedFilter<(warp::reply::Response,)>,
+    options: HttpOptions,
+    admission: Arc<Admission>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        // Both arms are cancel-safe: an accept that is cancelled has taken nothing.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Some(permit) = admission.admit(address.ip()) {
+                    let connection = Connection { address, permit: Arc::new(permit), options };
+                    tokio::spawn(connection.serve(stream, routes.clone(), stop.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+struct Connection {
+    address: SocketAddr,
+    permit: Arc<Permit>,
+    options: HttpOptions,
+}
+
+impl Connection {
+    async fn serve(
+        self,
+        stream: TcpStream,
+        routes: BoxedFilter<(warp::reply::Response,)>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let Connection { address, permit, options } = self;
+        let warp = TowerToHyperService::new(warp::service(routes));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let authority = request.uri().authority().map(ToString::to_string);
+            let peer = Peer { address, version: request.version(), authority, permit: Arc::clone(&permit) };
+            request.extensions_mut().insert(peer);
+            warp.call(request)
+        });
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_millis(options.handshake_timeout_ms))
+            .max_buf_size(options.header_bytes_max.max(HEADER_BYTES_MIN));
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = stopped(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%address, %error, "connection ended");
+        }
+    }
+}
+
+/// Waits until the server stops; a server whose handle is gone has stopped.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    while !*stop.borrow_and_update() {
+        if stop.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Boxes a filter, so that the accept loop has one type of routes.
+pub fn boxed<F, R>(filter: F) -> BoxedFilter<(warp::reply::Response,)>
+where
+    F: Filter<Extract = (R,)> + Clone + Send + Sync + 'static,
+    F::Error: Into<warp::Rejection>,
+    R: warp::Reply + 'static,
+{
+    filter.map(warp::Reply::into_response).boxed()
+}

@@ -1,0 +1,16 @@
+//! Bytes to frames and back: the accept loop, WebSocket, long poll.
+
+pub mod accept;
+mod admission;
+mod arrival;
+mod connect;
+mod local;
+mod longpoll;
+mod mount;
+mod websocket;
+
+pub use admission::{Admission, AdmissionLimits};
+pub use arrival::Peer;
+pub use local::{LOCAL_HOSTS, NotLocal, local_only};
+pub use longpoll::{LongPolls, Secret};
+pub use mount::sockets;

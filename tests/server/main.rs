@@ -1,0 +1,20 @@
+//! Tests of a whole server over real sockets.
+//!
+//! Those that hold the recordings talk to the reference application, a process of its own; the others start a server in
+//! this process, with limits and channels of their choice ([`lab`]).
+
+#![expect(clippy::disallowed_methods, reason = "a client outside of the server has no clock but the machine's")]
+
+mod artefacts;
+mod busy;
+mod draining;
+mod endpoint;
+mod isolation;
+mod lab;
+mod limits;
+mod longpoll;
+mod order;
+mod reference;
+mod shutdown;
+mod slow;
+mod transcripts;
