@@ -18,6 +18,8 @@ pub mod transport;
 // talk: one client's conversation
 #[cfg(feature = "server")]
 pub mod channel;
+#[cfg(feature = "server")]
+pub mod mcp;
 
 // services: each does one thing
 #[cfg(feature = "server")]

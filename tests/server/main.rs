@@ -13,6 +13,7 @@ mod isolation;
 mod lab;
 mod limits;
 mod longpoll;
+mod mcp;
 mod order;
 mod reference;
 mod shutdown;

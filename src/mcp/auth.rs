@@ -1,0 +1,50 @@
+//! Who is behind a session: the seam at which authenticators are put in, and the one for development.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::protocol::mcp::session::Credential;
+
+/// Who is asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's id, unique in the deployment.
+    pub user: Arc<str>,
+}
+
+/// A credential was not accepted. The text is the join's `reason`; it says nothing that helps to guess.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AuthRefused(pub String);
+
+impl AuthRefused {
+    /// No credential, where one is needed.
+    pub fn no_credentials() -> Self {
+        AuthRefused("No authentication credentials provided".to_owned())
+    }
+}
+
+/// Says who is behind a credential, and who may see whose runs.
+///
+/// It is asked at each join of an MCP topic, and phoenix.js repeats a refused join for ever: refusing must be cheap.
+pub trait McpAuth: Send + Sync + 'static {
+    /// Finds out who is asking. `None` is a join without a credential.
+    fn authenticate(&self, credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>>;
+
+    /// Whether `watcher` may see the runs of `owner`: their own, unless the authenticator says more.
+    fn may_watch(&self, watcher: &Identity, owner: &Identity) -> bool {
+        watcher == owner
+    }
+}
+
+/// The development setting: any credential, or none, is the user `dev`. For loopback only.
+#[derive(Clone, Copy, Debug)]
+pub struct Development;
+
+impl McpAuth for Development {
+    fn authenticate(&self, _credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
+        async { Ok(Identity { user: "dev".into() }) }.boxed()
+    }
+}

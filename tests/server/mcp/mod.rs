@@ -1,0 +1,6 @@
+//! MCP sessions, their calls and those who watch them, over real sockets.
+
+mod calls;
+mod peer;
+mod sessions;
+mod watching;

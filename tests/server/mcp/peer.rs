@@ -1,0 +1,200 @@
+//! A server with MCP topics on one socket, and a client that keeps what it gets until a test asks for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bennu::channel::Payload;
+use bennu::mcp::auth::{Development, McpAuth};
+use bennu::mcp::tools::Tools;
+use bennu::mcp::{Mcp, Settings};
+use bennu::server::{Running, ServerOptions};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use warp::Filter;
+
+use crate::transcripts::client::Client;
+
+/// A `clientInfo` that is accepted.
+pub fn client_info() -> Value {
+    json!({"clientInfo": {"name": "test", "version": "1"}})
+}
+
+/// A server of the test's own.
+pub struct McpServer {
+    running: Running,
+    _runtime: Runtime,
+}
+
+impl McpServer {
+    /// With the built-in tools, in the development setting.
+    pub fn start(settings: Settings) -> Self {
+        Self::with(settings, Arc::new(Development))
+    }
+
+    /// With an authenticator of the test's own.
+    pub fn with(settings: Settings, auth: Arc<dyn McpAuth>) -> Self {
+        let runtime = bennu::server::runtime(2).expect("a runtime starts");
+        let _guard = runtime.enter();
+        let options = ServerOptions { listen: ([127, 0, 0, 1], 0).into(), ..ServerOptions::default() };
+        let running = Running::start(options, |endpoint| {
+            let hub = endpoint.hub().clone();
+            let publish =
+                move |topic: &str, event: &str, payload| hub.broadcast(topic, event, Payload::Json(payload)).is_ok();
+            let mcp = Mcp::new(settings, auth, Tools::builtin(None), Arc::new(publish));
+            let socket = mcp.routes(endpoint.socket("/socket")).build();
+            let nothing = warp::any().and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::not_found()) });
+            (vec![socket], nothing.boxed())
+        });
+        McpServer { running: running.expect("a free port of 127.0.0.1"), _runtime: runtime }
+    }
+
+    /// A client on a socket of its own.
+    pub fn connect(&self) -> Peer {
+        let client = Client::open(self.running.address(), "/socket/websocket", "vsn=2.0.0");
+        Peer { client, frames: Vec::new(), last_ref: 0 }
+    }
+}
+
+/// One frame from the server.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub reference: Value,
+    pub topic: String,
+    pub event: String,
+    pub payload: Value,
+}
+
+impl Frame {
+    /// Whether it is the response to the JSON-RPC request `id`.
+    pub fn is_response(&self, id: &Value) -> bool {
+        self.event == "mcp_message" && self.payload.get("method").is_none() && self.payload["id"] == *id
+    }
+
+    /// The `type` of a streaming event.
+    pub fn kind(&self) -> Option<&str> {
+        (self.event == "streaming_event").then(|| self.payload["type"].as_str().expect("events have a type"))
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.kind(), Some("tool_completed" | "tool_failed"))
+    }
+}
+
+/// A client of the Phoenix protocol, version 2.
+pub struct Peer {
+    client: Client,
+    /// Everything that came, in order.
+    pub frames: Vec<Frame>,
+    last_ref: u64,
+}
+
+impl Peer {
+    /// Joins; gives the status and the response.
+    pub fn join(&mut self, topic: &str, params: &Value) -> (String, Value) {
+        let reference = self.send(topic, "phx_join", params);
+        let reply = self.reply_to(reference);
+        (reply["status"].as_str().expect("a status").to_owned(), reply["response"].clone())
+    }
+
+    /// Joins what has to be joinable; gives the response.
+    #[track_caller]
+    pub fn joined(&mut self, topic: &str, params: &Value) -> Value {
+        let (status, response) = self.join(topic, params);
+        assert_eq!(status, "ok", "{topic}: {response}");
+        response
+    }
+
+    /// Joins what has to be refused; gives the reason.
+    #[track_caller]
+    pub fn refused(&mut self, topic: &str, params: &Value) -> String {
+        let (status, response) = self.join(topic, params);
+        assert_eq!(status, "error", "{topic}: {response}");
+        response["reason"].as_str().expect("a reason").to_owned()
+    }
+
+    /// Sends an event on a joined topic; gives the reply's payload.
+    pub fn push(&mut self, topic: &str, event: &str, payload: &Value) -> Value {
+        let reference = self.send(topic, event, payload);
+        self.reply_to(reference)
+    }
+
+    /// The payload of the reply to a frame that was sent.
+    #[track_caller]
+    pub fn reply_to(&mut self, reference: u64) -> Value {
+        self.wait(|frame| frame.event == "phx_reply" && frame.reference == *reference.to_string()).payload
+    }
+
+    /// Sends a JSON-RPC message, which has to be answered with `ok` `{}`.
+    #[track_caller]
+    pub fn message(&mut self, topic: &str, message: &Value) {
+        assert_eq!(self.push(topic, "mcp_message", message), json!({"status": "ok", "response": {}}));
+    }
+
+    /// Sends a request and waits for its response.
+    #[track_caller]
+    pub fn request(&mut self, id: Value, method: &str, params: Value) -> Value {
+        self.message("mcp:session", &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        self.wait(|frame| frame.is_response(&id)).payload
+    }
+
+    /// Starts a call on `topic` and gives its run's id.
+    #[track_caller]
+    pub fn call(&mut self, topic: &str, id: &Value, params: &Value) -> String {
+        self.message(topic, &json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}));
+        let started = self.wait(|frame| {
+            frame.topic == topic && frame.kind() == Some("tool_started") && frame.payload["request_id"] == *id
+        });
+        started.payload["stream_id"].as_str().expect("a run id").to_owned()
+    }
+
+    /// Sends a frame. The join_ref is the topic itself, so that it is the same from join to leave.
+    pub fn send(&mut self, topic: &str, event: &str, payload: &Value) -> u64 {
+        self.last_ref += 1;
+        let frame = json!([topic, self.last_ref.to_string(), topic, event, payload]);
+        self.client.send_text(&frame.to_string());
+        self.last_ref
+    }
+
+    /// The first frame, of those that came or are to come, for which `wanted` holds.
+    #[track_caller]
+    pub fn wait(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        let mut next = 0;
+        loop {
+            while next < self.frames.len() {
+                if wanted(&self.frames[next]) {
+                    return self.frames[next].clone();
+                }
+                next += 1;
+            }
+            let text = self.client.next_text();
+            self.take(&text);
+        }
+    }
+
+    /// Takes what comes within `limit`.
+    pub fn listen(&mut self, limit: Duration) {
+        let end = std::time::Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            let mut received = self.client.recv(1, left, usize::MAX);
+            let Some(event) = received.got.pop() else { return };
+            self.take(&event.raw.expect("the server sends text"));
+        }
+    }
+
+    /// The frames of a topic with that event.
+    pub fn of(&self, topic: &str, event: &str) -> Vec<&Frame> {
+        self.frames.iter().filter(|frame| frame.topic == topic && frame.event == event).collect()
+    }
+
+    /// Drops the connection without a word.
+    pub fn vanish(self) {
+        self.client.destroy();
+    }
+
+    fn take(&mut self, text: &str) {
+        let (_, reference, topic, event, payload): (Value, Value, String, String, Value) =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("expected a frame, came {text}: {error}"));
+        self.frames.push(Frame { reference, topic, event, payload });
+    }
+}
