@@ -41,3 +41,7 @@ pub mod random;
 
 // protocol: the specification as deterministic values and machines
 pub mod protocol;
+
+// beside them: the load tool, which shares nothing with the rest
+#[cfg(feature = "server")]
+pub mod bench;
