@@ -7,6 +7,10 @@
 
 // shell: starts, wires, drains
 #[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
 pub mod server;
 
 // edges: bytes in, bytes out

@@ -1,5 +1,6 @@
 //! A running server: starts every part, mounts every edge, drains and stops.
 
+mod app;
 mod drain;
 mod pages;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
+pub use app::run;
 pub use drain::DrainOptions;
 use drain::Stage;
 

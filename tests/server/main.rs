@@ -7,6 +7,7 @@
 
 mod artefacts;
 mod busy;
+mod development;
 mod draining;
 mod endpoint;
 mod isolation;

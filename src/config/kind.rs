@@ -1,0 +1,351 @@
+//! What a setting may hold: reads the words of a file, the environment or a flag, and says what it expects.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use toml::Value;
+use toml::de::{DeInteger, DeValue};
+
+/// The longest piece of a faulty value that a fault repeats, in characters.
+const SHOWN_CHARS_MAX: usize = 80;
+
+/// The words of `server.log` that name a level.
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The words of `socket.check_origin` that are not origins.
+const ORIGIN_WORDS: [&str; 3] = ["host", "off", "conn"];
+
+/// What values a setting takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number of `unit`, both bounds included.
+    Count { unit: &'static str, min: u64, max: u64 },
+    /// `true` or `false`.
+    Switch,
+    /// An IP address with a port.
+    Address,
+    /// A host name or address without scheme and port.
+    Host,
+    /// Log levels: one for all, or `target=level` for a part of the program.
+    LogLevels,
+    /// The path of a URL.
+    Route,
+    /// `host`, `off`, `conn`, or the origins allowed.
+    Origins,
+    /// Text that is never shown, at least this many bytes long.
+    Secret { bytes_min: usize },
+    /// The path of a file.
+    File,
+    /// The path of a folder.
+    Folder,
+}
+
+/// A value as it was found: in the environment and in flags everything is text.
+#[derive(Clone, Copy)]
+pub(super) enum Raw<'a> {
+    Text(&'a str),
+    Toml(&'a DeValue<'a>),
+}
+
+impl Kind {
+    /// Reads a value, or returns `None` where it is not one that this kind takes.
+    pub(super) fn read(self, raw: Raw<'_>) -> Option<Value> {
+        match self {
+            Kind::Count { min, max, .. } => {
+                let count = raw.count().filter(|count| (min..=max).contains(count))?;
+                i64::try_from(count).ok().map(Value::Integer)
+            }
+            Kind::Switch => raw.switch().map(Value::Boolean),
+            Kind::Origins => read_origins(raw),
+            _ => raw.text().filter(|text| self.takes(text)).map(|text| Value::String(text.to_owned())),
+        }
+    }
+
+    /// Whether a kind that is written as one text takes this text.
+    fn takes(self, text: &str) -> bool {
+        match self {
+            Kind::Choice(words) => words.contains(&text),
+            Kind::Address => text.parse::<SocketAddr>().is_ok(),
+            Kind::Host => is_host(text),
+            Kind::LogLevels => text.split(',').all(is_log_level),
+            Kind::Route => is_route(text),
+            Kind::Secret { bytes_min } => text.len() >= bytes_min,
+            Kind::File | Kind::Folder => !text.is_empty() && !text.contains('\0'),
+            Kind::Count { .. } | Kind::Switch | Kind::Origins => false,
+        }
+    }
+
+    /// Says what this kind takes, to be read after "expected".
+    pub(super) fn expected(self) -> String {
+        match self {
+            Kind::Choice(words) => one_of(words),
+            Kind::Count { unit, min, max } => {
+                format!("a whole number of {unit} from {} to {}", grouped(min), grouped(max))
+            }
+            Kind::Switch => "true or false".to_owned(),
+            Kind::Address => "an IP address and a port such as \"127.0.0.1:4000\" or \"[::1]:4000\"".to_owned(),
+            Kind::Host => "a host name or address without scheme and port such as \"chat.example.com\"".to_owned(),
+            Kind::LogLevels => {
+                format!("{}, or several as in \"info,bennu::transport=debug\"", one_of(&LOG_LEVELS))
+            }
+            Kind::Route => "the path of a URL such as \"/socket\", without a slash at its end".to_owned(),
+            Kind::Origins => format!(
+                "{}, or origins such as \"https://example.com\", \"//example.com:8080\" or \"//*.example.com\"",
+                one_of(&ORIGIN_WORDS)
+            ),
+            Kind::Secret { bytes_min } => format!("a text of at least {bytes_min} bytes"),
+            Kind::File => "the path of a file".to_owned(),
+            Kind::Folder => "the path of a folder".to_owned(),
+        }
+    }
+
+    /// Describes a value that this kind does not take; of a secret it tells the type and the length alone.
+    pub(super) fn came(self, raw: Raw<'_>) -> String {
+        match (self, raw.text()) {
+            (Kind::Secret { .. }, Some(text)) => format!("one of {} bytes", text.len()),
+            (Kind::Secret { .. }, None) => raw.type_name().to_owned(),
+            (_, Some(text)) => shown(text),
+            (_, None) => raw.shown(),
+        }
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Raw::Text(text) => Some(text),
+            Raw::Toml(value) => value.as_str(),
+        }
+    }
+
+    fn count(self) -> Option<u64> {
+        match self {
+            Raw::Text(text) => count_from_text(text),
+            Raw::Toml(value) => value.as_integer().and_then(count_from_integer),
+        }
+    }
+
+    fn switch(self) -> Option<bool> {
+        match self {
+            Raw::Text(text) => text.parse().ok(),
+            Raw::Toml(value) => value.as_bool(),
+        }
+    }
+
+    /// The type of a value that is not text, with its article.
+    fn type_name(self) -> &'static str {
+        match self {
+            Raw::Text(_) | Raw::Toml(DeValue::String(_)) => "a text",
+            Raw::Toml(DeValue::Integer(_)) => "a whole number",
+            Raw::Toml(DeValue::Float(_)) => "a number with a fraction",
+            Raw::Toml(DeValue::Boolean(_)) => "a truth value",
+            Raw::Toml(DeValue::Datetime(_)) => "a date or time",
+            Raw::Toml(DeValue::Array(_)) => "a list",
+            Raw::Toml(DeValue::Table(_)) => "a table",
+        }
+    }
+
+    fn shown(self) -> String {
+        match self {
+            Raw::Text(text) => shown(text),
+            Raw::Toml(DeValue::Integer(integer)) if integer.radix() == 10 => cut(integer.as_str()),
+            Raw::Toml(DeValue::Float(float)) => cut(float.as_str()),
+            Raw::Toml(DeValue::Boolean(truth)) => truth.to_string(),
+            Raw::Toml(DeValue::Array(list)) => {
+                let items: Vec<String> = list.iter().map(|item| Raw::Toml(item.get_ref()).shown()).collect();
+                cut(&format!("[{}]", items.join(", ")))
+            }
+            Raw::Toml(DeValue::String(text)) => shown(text),
+            Raw::Toml(_) => self.type_name().to_owned(),
+        }
+    }
+}
+
+/// Reads decimal digits, which may be grouped by single underscores as in TOML: `8_000_000`.
+fn count_from_text(text: &str) -> Option<u64> {
+    let grouped_well =
+        text.split('_').all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()));
+    if !grouped_well {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
+}
+
+fn count_from_integer(integer: &DeInteger<'_>) -> Option<u64> {
+    u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+fn read_origins(raw: Raw<'_>) -> Option<Value> {
+    if let Some(text) = raw.text() {
+        if ORIGIN_WORDS.contains(&text) {
+            return Some(Value::String(text.to_owned()));
+        }
+        return text.split(',').map(str::trim).map(read_origin).collect::<Option<_>>().map(Value::Array);
+    }
+    let Raw::Toml(DeValue::Array(list)) = raw else {
+        return None;
+    };
+    let origins: Option<Vec<Value>> = list.iter().map(|item| item.get_ref().as_str().and_then(read_origin)).collect();
+    origins.filter(|origins| !origins.is_empty()).map(Value::Array)
+}
+
+/// Reads `scheme://host[:port]`, or `//host[:port]` for any scheme; a host may begin with `*.`.
+///
+/// Source: Phoenix.Socket, option `:check_origin`.
+fn read_origin(text: &str) -> Option<Value> {
+    let (scheme, authority) = text.split_once("//")?;
+    let scheme_is_fine = scheme.is_empty()
+        || scheme.strip_suffix(':').is_some_and(|name| {
+            name.starts_with(|first: char| first.is_ascii_alphabetic())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        });
+    let (host, port_is_fine) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
+        _ => (authority, true),
+    };
+    let host_is_fine = is_host(host.strip_prefix("*.").unwrap_or(host));
+    (scheme_is_fine && port_is_fine && host_is_fine).then(|| Value::String(text.to_owned()))
+}
+
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let bytes_max = 253; // RFC 1035, section 2.3.4, without the final dot.
+    (1..=bytes_max).contains(&text.len())
+        && text.split('.').all(|label| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        })
+}
+
+fn is_route(text: &str) -> bool {
+    text.strip_prefix('/').is_some_and(|rest| {
+        rest.split('/').all(|segment| {
+            !segment.is_empty()
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
+                && segment.bytes().any(|byte| byte != b'.')
+        })
+    })
+}
+
+/// A bare word has to be a level: a misspelt level would otherwise be taken for the name of a target.
+fn is_log_level(directive: &str) -> bool {
+    let (target, level) = directive.rsplit_once('=').unwrap_or(("all", directive));
+    let target_is_fine =
+        !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte));
+    target_is_fine && LOG_LEVELS.contains(&level)
+}
+
+fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        Some((last, first)) if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// Writes a number from 10 000 up with an underscore every three digits, as TOML reads it.
+pub(super) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    if digits.len() < 5 {
+        return digits;
+    }
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push('_');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn shown(text: &str) -> String {
+    format!("{:?}", cut(text))
+}
+
+pub(super) fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(kind: Kind, taken: &[&str], refused: &[&str]) {
+        for text in taken {
+            assert!(kind.read(Raw::Text(text)).is_some(), "{kind:?} refuses {text:?}");
+        }
+        for text in refused {
+            assert!(kind.read(Raw::Text(text)).is_none(), "{kind:?} takes {text:?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_whole_decimal_and_within_their_bounds() {
+        let kind = Kind::Count { unit: "bytes", min: 2, max: 1_000_000 };
+
+        check(kind, &["2", "1000000", "1_000_000"], &["1", "1000001", "-2", "+2", "2.0", "2k", "", "_2", "2_", "1__0"]);
+        check(kind, &[], &[" 2", "99999999999999999999999999", "0x10"]);
+    }
+
+    #[test]
+    fn a_switch_takes_two_words_alone() {
+        check(Kind::Switch, &["true", "false"], &["yes", "1", "TRUE", ""]);
+    }
+
+    #[test]
+    fn an_address_is_an_ip_address_with_a_port() {
+        check(Kind::Address, &["127.0.0.1:4000", "[::1]:0"], &["localhost:4000", "127.0.0.1", ":4000", "::1:4000x"]);
+    }
+
+    #[test]
+    fn a_host_has_neither_scheme_nor_port() {
+        check(
+            Kind::Host,
+            &["localhost", "chat.example.com", "127.0.0.1", "[::1]"],
+            &["", "http://a", "a:80", "a b", "a..b", "[x]"],
+        );
+    }
+
+    #[test]
+    fn a_log_word_that_is_no_level_is_refused() {
+        check(
+            Kind::LogLevels,
+            &["info", "warn,bennu::transport=debug"],
+            &["inof", "", "info,", "bennu=loud", "=info", "INFO"],
+        );
+    }
+
+    #[test]
+    fn a_route_begins_with_a_slash_and_ends_without() {
+        check(Kind::Route, &["/socket", "/a/b"], &["socket", "/", "/socket/", "//", "/a b", "/a?b", "/../a"]);
+    }
+
+    #[test]
+    fn origins_are_words_or_origins_as_phoenix_writes_them() {
+        check(
+            Kind::Origins,
+            &["host", "off", "conn", "https://a.example", "//a.example:8080, //*.b.example", "http://[::1]:4000"],
+            &["", "true", "a.example", "https://a.example/", "https://a.example:0", "https://", "host,off", "1://a"],
+        );
+    }
+
+    #[test]
+    fn a_long_value_is_cut_where_it_is_repeated() {
+        let long = "x".repeat(1_000);
+
+        let came = Kind::Switch.came(Raw::Text(&long));
+
+        assert_eq!(came, format!("\"{}...\"", "x".repeat(SHOWN_CHARS_MAX)));
+    }
+
+    #[test]
+    fn numbers_are_grouped_from_ten_thousand_up() {
+        assert_eq!([9_999, 10_000, 1_048_576].map(grouped), ["9999", "10_000", "1_048_576"]);
+    }
+}

@@ -1,0 +1,341 @@
+//! The one table of all settings: name, type, default, range and meaning.
+//!
+//! From it come the structs that the server reads, the names of flags and environment variables, the check, and
+//! docs/settings.md with bennu.example.toml (a test compares both).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::kind::Kind;
+
+/// The shortest `server.secret_key_base`, in bytes. Source: Plug, which refuses less than 64.
+pub const SECRET_BYTES_MIN: usize = 64;
+
+/// The names by which the development setting may be reached, in `Host` and `Origin`, whatever the port.
+pub const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+const HOUR_MS: u64 = 3_600_000;
+const GIB: u64 = 1 << 30;
+
+/// One row of the table.
+pub(super) struct Setting {
+    /// The dotted key: `section.name`.
+    pub(super) key: &'static str,
+    pub(super) kind: Kind,
+    pub(super) fallback: Fallback,
+    doc: &'static str,
+}
+
+/// What a setting is when no source gives it; values are written as in the environment.
+#[derive(Clone, Copy)]
+pub(super) enum Fallback {
+    Unset,
+    Is(&'static str),
+    ByMode { development: &'static str, production: &'static str },
+}
+
+impl Setting {
+    /// Finds the row of a dotted key.
+    pub(super) fn find(key: &str) -> Option<&'static Setting> {
+        TABLE.iter().find(|setting| setting.key == key)
+    }
+
+    pub(super) fn section(&self) -> &'static str {
+        self.key.split_once('.').expect("the macro writes section.name").0
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.key.split_once('.').expect("the macro writes section.name").1
+    }
+
+    /// Returns the environment variable: `server.listen` is `BENNU_SERVER_LISTEN`.
+    pub(super) fn variable(&self) -> String {
+        format!("BENNU_{}", self.key.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Returns the flag without its dashes: `server.log_format` is `server-log-format`.
+    pub(super) fn flag(&self) -> String {
+        self.key.replace(['.', '_'], "-")
+    }
+
+    pub(super) fn doc(&self) -> &'static str {
+        self.doc.trim()
+    }
+}
+
+/// Writes a section's struct and its rows from one description, so that they can't differ.
+macro_rules! settings {
+    ($(
+        #[doc = $section_doc:literal]
+        $section:ident: $Section:ident {
+            $( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $fallback:expr, $kind:expr; )+
+        }
+    )+) => {
+        /// Every setting, checked, with defaults in the place of what was not given.
+        ///
+        /// Plain data for the program to hand to the parts that read it. `Debug` shows no secret.
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $( #[doc = $section_doc] pub $section: $Section, )+
+        }
+
+        $(
+            #[doc = $section_doc]
+            #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $name: $type, )+
+            }
+        )+
+
+        /// The sections in their order, each with its first sentence.
+        pub(super) const SECTIONS: &[(&str, &str)] = &[$( (stringify!($section), $section_doc), )+];
+
+        /// Every setting, section by section.
+        pub(super) const TABLE: &[Setting] = &[$($(
+            Setting {
+                key: concat!(stringify!($section), ".", stringify!($name)),
+                kind: $kind,
+                fallback: $fallback,
+                doc: concat!($($doc),+),
+            },
+        )+)+];
+    };
+}
+
+use Fallback::{ByMode, Is, Unset};
+
+const fn milliseconds(min: u64, max: u64) -> Kind {
+    Kind::Count { unit: "milliseconds", min, max }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Count { unit: "bytes", min, max }
+}
+
+const fn count(unit: &'static str, min: u64, max: u64) -> Kind {
+    Kind::Count { unit, min, max }
+}
+
+settings! {
+    /// What listens, who may connect and how it stops.
+    server: Server {
+        /// Whether this is a developer's machine (local, without authentication) or a server that others reach.
+        mode: Mode = Is("development"), Kind::Choice(&["development", "production"]);
+        /// The address and port to listen on; port 0 takes a free one.
+        /// In development the address has to be a loopback address.
+        listen: SocketAddr = Is("127.0.0.1:4000"), Kind::Address;
+        /// The host that browsers know this server by; `socket.check_origin = "host"` compares with it.
+        /// In development it has to be a local name.
+        host: String = Is("localhost"), Kind::Host;
+        /// The secret that tokens are signed with. Production needs it or its file.
+        /// As a flag it shows in the list of processes: prefer the file.
+        secret_key_base: Option<Secret> = Unset, Kind::Secret { bytes_min: SECRET_BYTES_MIN };
+        /// The file that holds the secret, for instance one that the orchestrator mounts; line ends at its end are dropped.
+        /// Of it and `secret_key_base`, the one from the stronger source counts.
+        secret_key_base_file: Option<PathBuf> = Unset, Kind::File;
+        /// Threads that serve connections; 0 is one for each core.
+        workers: usize = Is("0"), count("threads", 0, 1024);
+        /// Connections in all; further ones are refused. At start it is lowered to what the limit of open files leaves.
+        connections_max: usize = Is("100_000"), count("connections", 1, 10_000_000);
+        /// Connections from one IP address, and long-poll sessions from one; 0 is no limit.
+        /// Behind a proxy all clients share the proxy's address: set 0 there, and limit at the proxy.
+        connections_per_ip_max: usize = ByMode { development: "0", production: "1000" },
+            count("connections", 0, 10_000_000);
+        /// The time from accepting a connection to its last request header or its upgrade.
+        handshake_timeout_ms: u64 = Is("10_000"), milliseconds(10, HOUR_MS);
+        /// The request line and headers together.
+        header_bytes_max: usize = Is("16_384"), bytes(8_192, 1 << 20);
+        /// The time that a client may leave what was sent to it unacknowledged, or take nothing at all; then its connection is cut,
+        /// a WebSocket too.
+        write_timeout_ms: u64 = Is("30_000"), milliseconds(100, HOUR_MS);
+        /// The time between `/readyz` turning to 503 and the first socket being closed, for balancers to notice.
+        shutdown_delay_ms: u64 = ByMode { development: "0", production: "5_000" }, milliseconds(0, HOUR_MS);
+        /// The time that closing the sockets may take in all; those still open afterwards are closed at once, and cut a second later.
+        shutdown_drain_ms: u64 = Is("30_000"), milliseconds(0, HOUR_MS);
+        /// Connections that a shutdown closes at a time, so that their clients don't all come back in one moment.
+        shutdown_batch_connections: usize = Is("10_000"), count("connections", 1, 10_000_000);
+        /// The pause between two such batches.
+        shutdown_batch_interval_ms: u64 = Is("2_000"), milliseconds(0, HOUR_MS);
+        /// How much is logged, in all or for a part of the program.
+        log: String = Is("info"), Kind::LogLevels;
+        /// How a log line looks: for people, or one JSON object a line.
+        log_format: LogFormat = Is("pretty"), Kind::Choice(&["pretty", "json"]);
+    }
+
+    /// Who may come in.
+    auth: Auth {
+        /// How clients authenticate: not at all (development only), or by the module that the program embedding this
+        /// server brings along.
+        method: AuthMethod = Is("none"), Kind::Choice(&["none", "module"]);
+    }
+
+    /// Phoenix sockets: limits of one client's connection.
+    socket: Socket {
+        /// Where the socket is mounted: WebSocket is below it at `/websocket`, long poll at `/longpoll`.
+        path: String = Is("/socket"), Kind::Route;
+        /// The time without any frame from the client after which its connection is closed.
+        idle_timeout_ms: u64 = Is("60_000"), milliseconds(100, 24 * HOUR_MS);
+        /// Channels joined on one socket; further joins are refused.
+        channels_per_socket_max: usize = Is("100"), count("channels", 1, 1_000_000);
+        /// One WebSocket frame from the client.
+        frame_bytes_max: usize = Is("8_000_000"), bytes(1_024, GIB);
+        /// One message from the client, all its fragments together, after decompression.
+        message_bytes_max: usize = Is("8_000_000"), bytes(1_024, GIB);
+        /// What may wait to be sent to one client; a client that reads more slowly is disconnected. More than `mcp.run_bytes_max`,
+        /// since a run's events so far are sent at once.
+        outbox_bytes_max: usize = Is("2_097_152"), bytes(1_024, GIB);
+        /// Messages that may wait inside the server for one connection's channels.
+        inbox_messages_max: usize = Is("1024"), count("messages", 1, 1_000_000);
+        /// Which pages may connect: those of `server.host`, all, those of the scheme, host and port that the request names, or these
+        /// origins. A request's scheme is always http, as there is no TLS here: behind a proxy that adds it, name the origins.
+        /// Development takes local origins alone, whatever this says.
+        check_origin: CheckOrigin = Is("host"), Kind::Origins;
+        /// Whether WebSocket messages may be compressed; costs memory for each connection.
+        compress: bool = Is("false"), Kind::Switch;
+        /// Whether clients may use long poll.
+        longpoll: bool = Is("true"), Kind::Switch;
+        /// Whether a token in the subprotocol or the long-poll header is read and put into the `ConnectInfo` that an
+        /// application's `connect` gets. No authenticator uses it yet.
+        auth_token: bool = Is("false"), Kind::Switch;
+    }
+
+    /// Long poll, the transport for clients without WebSocket.
+    longpoll: Longpoll {
+        /// How long a poll waits for messages before it answers with none.
+        window_ms: u64 = Is("10_000"), milliseconds(10, 600_000);
+        /// Messages in one request of the client.
+        batch_messages_max: usize = Is("100"), count("messages", 1, 1_000_000);
+        /// The body of one request of the client.
+        body_bytes_max: usize = Is("8_000_000"), bytes(1_024, GIB);
+        /// The time in which that body has to arrive.
+        body_timeout_ms: u64 = Is("30_000"), milliseconds(10, HOUR_MS);
+        /// What may wait between two polls of one client; beyond it the session ends.
+        buffer_bytes_max: usize = Is("2_097_152"), bytes(1_024, GIB);
+        /// Long-poll sessions in all; further ones are refused.
+        sessions_max: usize = Is("10_000"), count("sessions", 1, 10_000_000);
+    }
+
+    /// MCP sessions and the runs of their tools.
+    mcp: Mcp {
+        /// The time without any frame from the client after which an MCP channel ends.
+        heartbeat_timeout_ms: u64 = Is("60_000"), milliseconds(100, 24 * HOUR_MS);
+        /// Events kept of one run for those who join it late.
+        run_events_max: usize = Is("1024"), count("events", 1, 1_000_000);
+        /// The bytes of those events.
+        run_bytes_max: usize = Is("1_048_576"), bytes(1_024, GIB);
+        /// How long a run can still be joined after its end.
+        run_retention_ms: u64 = Is("300_000"), milliseconds(0, 24 * HOUR_MS);
+        /// Runs in memory, running or ended; the oldest ended go first, and a call is refused when all are running.
+        runs_max: usize = Is("1000"), count("runs", 1, 1_000_000);
+        /// JSON-RPC error codes: those of the standard, or -32000 for every error as the Elixir deployment sent.
+        compat: McpCompat = Is("standard"), Kind::Choice(&["standard", "elixir"]);
+        /// The folder that the text search tool may read; without it the tool answers that none is set.
+        search_root: Option<PathBuf> = Unset, Kind::Folder;
+        /// Tool calls running at a time in one session; further ones are refused.
+        tool_calls_per_session_max: usize = Is("16"), count("calls", 1, 10_000);
+    }
+}
+
+/// Whether others than the developer can reach the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Loopback only, local origins only, authentication optional.
+    Development,
+    /// Any address; needs a secret and authentication.
+    Production,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How clients authenticate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMethod {
+    /// Not at all; development only.
+    None,
+    /// By the authenticator that the embedding program brings.
+    Module,
+}
+
+/// Which JSON-RPC error codes MCP answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum McpCompat {
+    /// JSON-RPC's and MCP's own.
+    Standard,
+    /// -32000 for every error.
+    Elixir,
+}
+
+/// Which pages may open a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "OriginWords")]
+pub enum CheckOrigin {
+    /// Those whose host is `server.host`.
+    Host,
+    /// All.
+    Off,
+    /// Those with the scheme, host and port of the request itself.
+    Conn,
+    /// Those of these origins: `scheme://host[:port]` or `//host[:port]`, where the host may begin with `*.`.
+    Origins(Vec<String>),
+}
+
+/// How `CheckOrigin` is written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OriginWords {
+    Word(OriginWord),
+    Origins(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OriginWord {
+    Host,
+    Off,
+    Conn,
+}
+
+impl From<OriginWords> for CheckOrigin {
+    fn from(words: OriginWords) -> CheckOrigin {
+        match words {
+            OriginWords::Word(OriginWord::Host) => CheckOrigin::Host,
+            OriginWords::Word(OriginWord::Off) => CheckOrigin::Off,
+            OriginWords::Word(OriginWord::Conn) => CheckOrigin::Conn,
+            OriginWords::Origins(origins) => CheckOrigin::Origins(origins),
+        }
+    }
+}
+
+/// A text that no log, fault or `Debug` shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Returns the secret itself, for the code that signs with it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}

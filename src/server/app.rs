@@ -1,0 +1,211 @@
+//! Bennu itself: its settings become its sockets.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+use warp::Filter;
+
+use super::{DrainOptions, Running, ServerOptions, pages};
+use crate::channel::{Compression, Endpoint, LongPollOptions, Payload, SocketOptions};
+use crate::config::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
+use crate::mcp::auth::Development;
+use crate::mcp::tools::Tools;
+use crate::mcp::{self, Mcp};
+use crate::protocol::jsonrpc::Compat;
+use crate::protocol::origin::{OriginPolicy, OriginRule};
+use crate::transport::accept::HttpOptions;
+use crate::transport::{AdmissionLimits, Secret};
+
+/// Descriptors that the process needs for itself.
+const DESCRIPTORS_RESERVED: usize = 64;
+
+/// How long threads may take to end when everything else has.
+const RUNTIME_END: Duration = Duration::from_secs(2);
+
+/// What the development setting means.
+const DEVELOPMENT_NOTICE: &str = "  \
+  DEVELOPMENT SETTING: there is no authentication. Everyone on this machine is the user `dev`;
+  only loopback is listened on, and pages of other sites are refused. For anything else set
+  server.mode = \"production\" (see `bennu check`).
+
+";
+
+/// How long tools may take to heed their cancellation at the end.
+const RUNS_END: Duration = Duration::from_secs(2);
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// The address can't be listened on, or the runtime can't be started.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    // No authenticator is compiled in yet, so settings that ask for one must not become an open server.
+    anyhow::ensure!(
+        settings.server.mode == Mode::Development,
+        "server.mode = \"production\" needs an authenticator, and this program brings none"
+    );
+    start_log(&settings)?;
+    let runtime = super::runtime(settings.server.workers).context("starting the runtime")?;
+    let served = runtime.block_on(serve(settings));
+    // A tool that computes can't be stopped: the process does not wait for it.
+    runtime.shutdown_timeout(RUNTIME_END);
+    served
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let development = settings.server.mode == Mode::Development;
+    let listen = settings.server.listen;
+    let options = server_options(&settings);
+    let socket_path = settings.socket.path.clone();
+    let socket_options = socket_options(&settings)?;
+    let mcp_settings = mcp_settings(&settings);
+    let mut mcp = None;
+    let running = Running::start(options, |endpoint| {
+        let mcp = mcp.insert(start_mcp(mcp_settings, endpoint));
+        let socket = endpoint.socket(&settings.socket.path).options(|options| *options = socket_options);
+        (vec![mcp.routes(socket).build()], pages::assets(&settings.socket.path).boxed())
+    })
+    .with_context(|| format!("listening on {listen}"))?;
+
+    let address = running.address();
+    announce(address, &socket_path, development);
+    running.until_signalled().await;
+    if let Some(mcp) = mcp
+        && tokio::time::timeout(RUNS_END, mcp.runs().drain()).await.is_err()
+    {
+        tracing::warn!("tools that did not heed their cancellation were cut off");
+    }
+    Ok(())
+}
+
+/// Says on standard output where it listens and what to open. Whoever reads that may have gone.
+fn announce(address: SocketAddr, socket_path: &str, development: bool) {
+    let mut text = format!(
+        "listening on {address}\n\n  open     http://{address}/\n  socket   ws://{address}{socket_path}/websocket\n\n"
+    );
+    if development {
+        text.push_str(DEVELOPMENT_NOTICE);
+        tracing::warn!("development setting: no authentication, loopback only");
+    }
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn start_mcp(settings: mcp::Settings, endpoint: &Endpoint) -> Arc<Mcp> {
+    let tools = Tools::builtin(settings.search_root.clone());
+    let hub = endpoint.hub().clone();
+    let publish =
+        Arc::new(move |topic: &str, event: &str, text| hub.broadcast(topic, event, Payload::Json(text)).is_ok());
+    Mcp::new(settings, Arc::new(Development), tools, publish)
+}
+
+fn mcp_settings(settings: &Settings) -> mcp::Settings {
+    let mcp = &settings.mcp;
+    mcp::Settings {
+        heartbeat_timeout_ms: mcp.heartbeat_timeout_ms,
+        calls_per_session_max: mcp.tool_calls_per_session_max,
+        runs_max: mcp.runs_max,
+        run_events_max: mcp.run_events_max,
+        run_bytes_max: mcp.run_bytes_max,
+        run_retention_ms: mcp.run_retention_ms,
+        compat: match mcp.compat {
+            McpCompat::Standard => Compat::Standard,
+            McpCompat::Elixir => Compat::Elixir,
+        },
+        search_root: mcp.search_root.clone(),
+        ..mcp::Settings::default()
+    }
+}
+
+fn socket_options(settings: &Settings) -> anyhow::Result<SocketOptions> {
+    let (socket, longpoll) = (&settings.socket, &settings.longpoll);
+    let check_origin = match &socket.check_origin {
+        // The development setting lets in local pages alone, whatever the socket would allow.
+        _ if settings.server.mode == Mode::Development => OriginPolicy::Off,
+        CheckOrigin::Host => OriginPolicy::Host(settings.server.host.clone()),
+        CheckOrigin::Off => OriginPolicy::Off,
+        CheckOrigin::Conn => OriginPolicy::Conn,
+        CheckOrigin::Origins(origins) => {
+            OriginPolicy::List(origins.iter().map(|origin| OriginRule::parse(origin)).collect::<Result<_, _>>()?)
+        }
+    };
+    Ok(SocketOptions {
+        idle_timeout_ms: socket.idle_timeout_ms,
+        channels_max: socket.channels_per_socket_max,
+        frame_bytes_max: socket.frame_bytes_max,
+        message_bytes_max: socket.message_bytes_max,
+        outbox_bytes_max: socket.outbox_bytes_max,
+        inbox_messages_max: socket.inbox_messages_max,
+        websocket: true,
+        longpoll: socket.longpoll.then_some(LongPollOptions {
+            window_ms: longpoll.window_ms,
+            batch_messages_max: longpoll.batch_messages_max,
+            body_bytes_max: longpoll.body_bytes_max,
+            buffer_bytes_max: longpoll.buffer_bytes_max,
+        }),
+        check_origin,
+        auth_token: socket.auth_token,
+        subprotocols: Vec::new(),
+        compression: if socket.compress { Compression::On } else { Compression::Off },
+    })
+}
+
+fn server_options(settings: &Settings) -> ServerOptions {
+    let server = &settings.server;
+    ServerOptions {
+        listen: server.listen,
+        http: HttpOptions {
+            handshake_timeout_ms: server.handshake_timeout_ms,
+            header_bytes_max: server.header_bytes_max,
+            write_timeout_ms: server.write_timeout_ms,
+        },
+        admission: AdmissionLimits {
+            connections_max: connections_max(server.connections_max),
+            connections_per_ip_max: server.connections_per_ip_max,
+        },
+        secret: server.secret_key_base.as_ref().map(|secret| Secret::derive(secret.expose().as_bytes())),
+        longpoll_sessions_max: settings.longpoll.sessions_max,
+        longpoll_body_timeout_ms: settings.longpoll.body_timeout_ms,
+        local_only: server.mode == Mode::Development,
+        drain: DrainOptions {
+            delay_ms: server.shutdown_delay_ms,
+            total_ms: server.shutdown_drain_ms,
+            batch_connections: server.shutdown_batch_connections,
+            batch_interval_ms: server.shutdown_batch_interval_ms,
+            ..DrainOptions::default()
+        },
+    }
+}
+
+/// The setting, or what the limit on open files leaves of it.
+fn connections_max(wanted: usize) -> usize {
+    let Some(files) = open_files_max() else { return wanted };
+    let possible = files.saturating_sub(DESCRIPTORS_RESERVED).max(1);
+    if possible < wanted {
+        tracing::warn!(wanted, possible, "server.connections_max is lowered to what the limit on open files leaves");
+    }
+    wanted.min(possible)
+}
+
+/// The soft limit on open files. Source: proc(5), `/proc/self/limits`.
+fn open_files_max() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.server.log).context("server.log")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let started = match settings.server.log_format {
+        LogFormat::Pretty => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))
+}
