@@ -49,3 +49,7 @@ pub mod protocol;
 // beside them: the load tool, which shares nothing with the rest
 #[cfg(feature = "server")]
 pub mod bench;
+
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
