@@ -17,6 +17,7 @@ mod longpoll;
 mod mcp;
 mod order;
 mod reference;
+mod sequence;
 mod shutdown;
 mod slow;
 mod transcripts;
