@@ -2,7 +2,15 @@
 //!
 //! Source: `Phoenix.Transports.LongPoll` and `LongPoll.Server`, transcripts group longpoll.
 
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, PAD};
+
 use super::Time;
+use super::websocket::Opcode;
+
+/// Base64 as Elixir's `Base.decode64!/1` reads it: padded; the bits that the padding leaves over may be anything.
+const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// When a session without polls ends.
 ///
@@ -51,6 +59,16 @@ pub enum Line<'a> {
     Base64(&'a [u8]),
 }
 
+impl Line<'_> {
+    /// The message of the line and how it would have come over a WebSocket; none if it is no base64.
+    pub fn message(&self) -> Option<(Opcode, Vec<u8>)> {
+        match self {
+            Line::Text(text) => Some((Opcode::Text, text.to_vec())),
+            Line::Base64(base64) => Some((Opcode::Binary, BASE64.decode(base64).ok()?)),
+        }
+    }
+}
+
 /// Splits a POST's body into its messages, at most `batch_max`; what follows is ignored, as in Phoenix.
 ///
 /// `application/x-ndjson`, exactly so spelt, is a batch: a line a message, lines that start with neither `[` nor `{` being
@@ -91,6 +109,18 @@ mod tests {
         let lines = messages(Some("application/x-ndjson"), body, 4);
 
         assert_eq!(lines, [Line::Text(b"[1]"), Line::Base64(b"AAA="), Line::Text(b"{\"a\":1}"), Line::Base64(b"")]);
+    }
+
+    #[test]
+    fn base64_is_read_as_elixir_reads_it() {
+        let message = |base64: &'static [u8]| Line::Base64(base64).message().map(|(_, data)| data);
+
+        assert_eq!(message(b"AP8="), Some(vec![0, 255]));
+        assert_eq!(message(b"AP9="), Some(vec![0, 255]), "bits behind the last byte");
+        assert_eq!(message(b""), Some(vec![]));
+        for refused in [&b"AP8"[..], b"AP8==", b"AP_8", b"AP 8", b"A===", b"AP8=AP8="] {
+            assert_eq!(message(refused), None, "{}", refused.escape_ascii());
+        }
     }
 
     #[test]

@@ -13,8 +13,6 @@ mod token;
 use std::pin::pin;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::Stream;
 use serde::Serialize;
@@ -30,7 +28,6 @@ use crate::channel::{LongPollOptions, RequestUri, SocketSpec};
 use crate::clock;
 use crate::protocol::longpoll::{Line, messages};
 use crate::protocol::query::Params;
-use crate::protocol::websocket::Opcode;
 pub use session::LongPolls;
 use session::{Message, Post, Session};
 pub use token::Secret;
@@ -151,7 +148,7 @@ async fn publish<B: Buf>(
     };
     let content_type = arrival.header("content-type");
     let lines = messages(content_type.as_deref(), &body, options.batch_messages_max);
-    let Some(messages) = lines.iter().map(decode).collect::<Option<Vec<Message>>>() else {
+    let Some(messages) = lines.iter().map(Line::message).collect::<Option<Vec<Message>>>() else {
         // Phoenix crashes here, and its clients are used to 500.
         return try_again(StatusCode::INTERNAL_SERVER_ERROR);
     };
@@ -167,13 +164,6 @@ async fn publish<B: Buf>(
         Ok(Ok(false)) | Err(_) => 408,
     };
     Status::only(status).into_response()
-}
-
-fn decode(line: &Line<'_>) -> Option<Message> {
-    match line {
-        Line::Text(text) => Some((Opcode::Text, text.to_vec())),
-        Line::Base64(base64) => Some((Opcode::Binary, BASE64_STANDARD.decode(base64).ok()?)),
-    }
 }
 
 /// Reads a body of at most `bytes_max` bytes. None if it is larger, or breaks off.
