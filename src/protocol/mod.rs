@@ -3,6 +3,8 @@
 //! Nothing here performs I/O, spawns a task, reads a clock or draws a random number: time and randomness are arguments.
 //! The module builds with `--no-default-features`, without tokio and warp.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod json;
 pub mod jsonrpc;
 pub mod limits;

@@ -135,6 +135,13 @@ impl Decoder {
         self.assembly.is_none()
     }
 
+    /// Bytes set aside for messages: for one in fragments or put together by the last call, at most twice
+    /// `message_bytes_max`; and with compression for what the client may refer back to, at most 32 KiB.
+    pub fn held_bytes(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| assembly.bytes.capacity())
+            + self.inflater.as_ref().map_or(0, |inflater| inflater.held_bytes())
+    }
+
     /// Checks everything that can be told from the header but the frame's length.
     fn check_header(&self, first: u8, payload_bytes: usize, limits: &Limits) -> Result<(), ProtocolError> {
         let opcode = first & 0x0f;

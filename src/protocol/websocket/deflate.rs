@@ -135,6 +135,11 @@ impl Inflater {
         Self { history: Vec::new(), window_bytes: negotiated.client_window_bytes() }
     }
 
+    /// Bytes set aside for what the client may refer back to.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.history.capacity()
+    }
+
     /// Inflates the payload of a whole message.
     ///
     /// # Errors

@@ -1,0 +1,44 @@
+//! What the fuzzers run: one plain function a target, each beside an oracle of its own.
+//!
+//! A body takes any bytes and panics where the protocol breaks its word. It is pure, so the same bytes do the same
+//! everywhere: under libFuzzer (`fuzz/`), which searches for new inputs, and in `tests/protocol`, which replays the
+//! committed ones and some random ones with every test run. Not part of the public API.
+//!
+//! | target | input | held against |
+//! |---|---|---|
+//! | [`websocket_frames`] | a client's bytes, or a conversation to be framed | a slow reader of RFC 6455 and an inflater of RFC 1951, over the whole stream at once; every other split into reads |
+//! | [`v1_text`], [`v2_text`] | a message | serde_json and Elixir terms; what is encoded is decoded |
+//! | [`v2_binary`] | a message | a parser by plain slices; what is encoded is decoded |
+//! | [`longpoll_body`] | a POST's body | plain splitting and a base64 decoder by arithmetic; what is batched comes out |
+//! | [`socket_ops`] | a client's and a server's doings | Phoenix's rules over an ordered map of decoded values |
+//! | [`presence_ops`] | doings of a cluster and its network | explicit sets of dots, and what the replicas have tracked |
+
+mod binary;
+mod frames;
+mod input;
+mod json;
+mod longpoll;
+mod presence;
+mod socket;
+mod text;
+
+pub use binary::v2_binary;
+pub use frames::websocket_frames;
+pub use longpoll::longpoll_body;
+pub use presence::presence_ops;
+pub use socket::socket_ops;
+pub use text::{v1_text, v2_text};
+
+/// A target's body.
+pub type Body = fn(&[u8]);
+
+/// Every target by its name, which its program and its corpus have too.
+pub const TARGETS: [(&str, Body); 7] = [
+    ("longpoll_body", longpoll_body),
+    ("presence_ops", presence_ops),
+    ("socket_ops", socket_ops),
+    ("v1_text", v1_text),
+    ("v2_binary", v2_binary),
+    ("v2_text", v2_text),
+    ("websocket_frames", websocket_frames),
+];
