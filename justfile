@@ -31,3 +31,19 @@ fmt:
 # The application that the recorded conversations talk to.
 reference port="4100":
     cargo run --release --example reference -- --port {{port}}
+
+# Searches for inputs that break the protocol, with one target of fuzz/ (or all).
+fuzz target seconds="600":
+    ./scripts/fuzz.sh run {{target}} {{seconds}}
+
+# Ten minutes of every target.
+fuzz-all:
+    ./scripts/fuzz.sh run all 600
+
+# Minimises what the search has found into the committed corpus.
+fuzz-keep target="all":
+    ./scripts/fuzz.sh keep {{target}}
+
+# The long searches, which no test run waits for.
+soak: fuzz-all
+    SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600

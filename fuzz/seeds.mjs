@@ -1,0 +1,92 @@
+// Writes what the recorded conversations say as inputs of the fuzz targets, one file each, named by its contents.
+//
+//   node fuzz/seeds.mjs FOLDER      writes FOLDER/TARGET/*
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const recordings = join(root, "tests/transcripts/phoenix");
+const [out] = process.argv.slice(2);
+if (!out) throw new Error("expected a folder");
+
+// An input says as little as it can: what is longer only slows the search down.
+const BYTES_MAX = 2_000;
+
+function seed(target, bytes) {
+  if (bytes.length > BYTES_MAX) return;
+  mkdirSync(join(out, target), { recursive: true });
+  writeFileSync(join(out, target, createHash("sha1").update(bytes).digest("hex")), bytes);
+}
+
+function message(vsn, bytes, isText) {
+  if (!isText && vsn === 2) seed("v2_binary", bytes);
+  else seed(vsn === 2 ? "v2_text" : "v1_text", bytes);
+}
+
+const MASK = [0x37, 0xfa, 0x21, 0x3d];
+
+function frame({ opcode, payload, fin = true, rsv = 0, mask = true }) {
+  const head = [(fin ? 0x80 : 0) | (rsv << 4) | opcode];
+  const masked = mask ? 0x80 : 0;
+  if (payload.length < 126) head.push(masked | payload.length);
+  else head.push(masked | 126, payload.length >> 8, payload.length & 255);
+  if (!mask) return Buffer.concat([Buffer.from(head), payload]);
+  return Buffer.concat([Buffer.from([...head, ...MASK]), Buffer.from(payload.map((byte, i) => byte ^ MASK[i % 4]))]);
+}
+
+const bytesOf = (step) => (step.base64 === undefined ? Buffer.from(step.text ?? "") : Buffer.from(step.base64, "base64"));
+
+for (const name of readdirSync(recordings)) {
+  const { steps, observed } = JSON.parse(readFileSync(join(recordings, name)));
+  const clients = new Map();
+  const client = (step) => clients.get(step.client) ?? { vsn: 2, frames: [] };
+  const send = (to, opcode, payload, more = {}) => to.frames.push(frame({ opcode, payload, ...more }));
+  for (const step of steps) {
+    const to = client(step);
+    switch (step.op) {
+      case "connect":
+        clients.set(step.client, { vsn: /vsn=2/.test(step.qs ?? "") ? 2 : 1, frames: [] });
+        break;
+      case "send":
+      case "send_many":
+        for (const text of step.texts ?? [step.text]) {
+          message(to.vsn, Buffer.from(text), true);
+          send(to, 1, Buffer.from(text));
+        }
+        break;
+      case "send_binary":
+        message(to.vsn, bytesOf(step), false);
+        send(to, 2, bytesOf(step));
+        break;
+      case "frame":
+        send(to, step.opcode, bytesOf(step), { fin: step.fin, rsv: step.rsv, mask: step.mask });
+        break;
+      case "close": {
+        const code = step.code === undefined ? [] : [step.code >> 8, step.code & 255];
+        send(to, 8, Buffer.concat([Buffer.from(code), Buffer.from(step.reason ?? "")]));
+        break;
+      }
+      case "http":
+        if (typeof step.body === "string") {
+          const types = Object.entries(step.headers ?? {}).find(([key]) => key.toLowerCase() === "content-type");
+          const form = ["application/x-ndjson", undefined, "application/x-ndjson; charset=utf-8"].indexOf(types?.[1]);
+          seed("longpoll_body", Buffer.concat([Buffer.from([form < 0 ? 3 : form]), Buffer.from(step.body)]));
+        }
+    }
+  }
+  for (const { frames } of clients.values()) {
+    // Without compression and with each agreement about it; splits by the recording's length.
+    const stream = Buffer.concat(frames);
+    for (const form of name.startsWith("compress") ? [1, 2, 3] : [0]) {
+      if (stream.length > 0) seed("websocket_frames", Buffer.concat([Buffer.from([form, 0, stream.length & 255]), stream]));
+    }
+  }
+  // What the server said is a message too.
+  for (const events of Object.values(observed?.clients ?? {})) {
+    for (const { type, raw } of events) {
+      if (type === "text") seed(raw.startsWith("[") ? "v2_text" : "v1_text", Buffer.from(raw));
+    }
+  }
+}
