@@ -49,6 +49,7 @@ keep() {
   rm -r "$minimised"
   # An input with a name is there once, under its own name.
   for file in "$corpus"/*; do
+    [ -f "$file" ] || continue
     hash=$(sha1sum "$file" | cut -d' ' -f1)
     [ "$(basename "$file")" = "$hash" ] || rm -f "$corpus/$hash"
   done

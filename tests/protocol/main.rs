@@ -1,0 +1,3 @@
+//! The pure protocol from outside: what fuzzers have found in it stays found.
+
+mod corpus;
