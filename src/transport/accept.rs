@@ -77,12 +77,25 @@ pub async fn serve(
                     tokio::spawn(connection.serve(stream, routes.clone(), stop.clone()));
                 }
             }
+            Err(error) if is_of_the_connection(&error) => tracing::debug!(%error, "a connection ended in the backlog"),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
+}
+
+/// Whether `accept` tells of the connection that it took off the backlog, and the next one may be fine: clients that
+/// reset theirs do not slow the others down. Anything else is the server's own lack, such as of descriptors.
+///
+/// Source: accept(2), "Error handling".
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
+    )
 }
 
 struct Connection {
@@ -143,4 +156,18 @@ where
     R: warp::Reply + 'static,
 {
     filter.map(warp::Reply::into_response).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_resets_its_connection_does_not_stop_the_accept_loop() {
+        for (errno, of_the_connection) in [(103, true), (104, true), (113, true), (24, false), (23, false), (12, false)]
+        {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(is_of_the_connection(&error), of_the_connection, "{error}");
+        }
+    }
 }
