@@ -1,8 +1,8 @@
 //! Long poll: GET waits for messages, POST sends them; the session is a task of its own.
 //!
 //! Every answer of a session is HTTP 200 with the real status in the body: 200, 204 (nothing within the window), 403
-//! (refused), 408 (a message could not be read, and the session is gone; or a POST was not handled within the window, and
-//! its messages still will be), 410 (no such session).
+//! (refused), 408 (a message could not be read, and the session is gone; or a POST was not handled within the window: its
+//! messages still will be, unless more POSTs than `POSTS_MAX` waited before it), 410 (no such session).
 //!
 //! Source: `Phoenix.Transports.LongPoll`, transcripts group longpoll.
 
@@ -146,9 +146,7 @@ async fn publish<B: Buf>(
     let Ok(Some(body)) = read.await else {
         return text(StatusCode::BAD_REQUEST, "the body is too large, broken or late");
     };
-    let content_type = arrival.header("content-type");
-    let lines = messages(content_type.as_deref(), &body, options.batch_messages_max);
-    let Some(messages) = lines.iter().map(Line::message).collect::<Option<Vec<Message>>>() else {
+    let Some(messages) = decode(arrival, body, options.batch_messages_max) else {
         // Phoenix crashes here, and its clients are used to 500.
         return try_again(StatusCode::INTERNAL_SERVER_ERROR);
     };
@@ -164,6 +162,12 @@ async fn publish<B: Buf>(
         Ok(Ok(false)) | Err(_) => 408,
     };
     Status::only(status).into_response()
+}
+
+/// The messages of a body, which is let go of: they may have to wait.
+fn decode(arrival: &Arrival, body: Vec<u8>, batch_max: usize) -> Option<Vec<Message>> {
+    let content_type = arrival.header("content-type");
+    messages(content_type.as_deref(), &body, batch_max).iter().map(Line::message).collect()
 }
 
 /// Reads a body of at most `bytes_max` bytes. None if it is larger, or breaks off.
