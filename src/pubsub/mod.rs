@@ -53,7 +53,14 @@ enum Command {
 struct ShardHandle {
     commands: mpsc::UnboundedSender<Command>,
     waiting: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
+    holds: Arc<Holds>,
+}
+
+/// What a shard holds, as of its last batch.
+#[derive(Debug, Default)]
+struct Holds {
+    connections: AtomicUsize,
+    topics: AtomicUsize,
 }
 
 /// The sharded PubSub of one node. Cloned handles share it.
@@ -84,9 +91,9 @@ impl Hub {
         let (shards, tasks) = (0..shards.clamp(1, usize::from(u16::MAX)))
             .map(|_| {
                 let (commands, receiver) = mpsc::unbounded_channel();
-                let (waiting, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-                let task = tokio::spawn(watched(shard::run(receiver, Arc::clone(&waiting), Arc::clone(&connections))));
-                (ShardHandle { commands, waiting, connections }, task)
+                let (waiting, holds) = (Arc::<AtomicUsize>::default(), Arc::<Holds>::default());
+                let task = tokio::spawn(watched(shard::run(receiver, Arc::clone(&waiting), Arc::clone(&holds))));
+                (ShardHandle { commands, waiting, holds }, task)
             })
             .unzip();
         (Hub { inner: Arc::new(Inner { shards, next_conn: AtomicU64::new(1), live: Arc::default() }) }, tasks)
@@ -159,7 +166,12 @@ impl Hub {
 
     /// How many connections are registered.
     pub fn connections(&self) -> usize {
-        self.inner.shards.iter().map(|shard| shard.connections.load(Ordering::Acquire)).sum()
+        self.inner.shards.iter().map(|shard| shard.holds.connections.load(Ordering::Acquire)).sum()
+    }
+
+    /// How many topics have subscribers, socket ids among them; one with subscribers in several shards counts in each.
+    pub fn topics(&self) -> usize {
+        self.inner.shards.iter().map(|shard| shard.holds.topics.load(Ordering::Acquire)).sum()
     }
 
     /// Counts a conversation until the guard is dropped.

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::{Command, Subscription};
+use super::{Command, Holds, Subscription};
 use crate::clock;
 use crate::metrics::METRICS;
 use crate::outbox::{Broadcast, Conn, Control, Mail};
@@ -68,11 +68,7 @@ struct Shard {
 }
 
 /// Runs a shard until every handle of its hub is gone.
-pub(super) async fn run(
-    mut commands: mpsc::UnboundedReceiver<Command>,
-    waiting: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
-) {
+pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Command>, waiting: Arc<AtomicUsize>, holds: Arc<Holds>) {
     let mut shard = Shard::default();
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut tick = tokio::time::interval(TICK);
@@ -93,7 +89,8 @@ pub(super) async fn run(
                     }
                 }
                 shard.write_out().await;
-                connections.store(shard.members.len(), Ordering::Release);
+                holds.connections.store(shard.members.len(), Ordering::Release);
+                holds.topics.store(shard.topics.len(), Ordering::Release);
             }
             _ = tick.tick() => shard.close_idle(),
         }

@@ -75,11 +75,30 @@ pub fn runtime(workers: usize) -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
+/// What a server holds for its clients at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Open TCP connections, WebSockets among them.
+    pub connections: usize,
+    /// Sockets of either transport whose conversation has not ended: their last output and their handlers included.
+    pub conversations: usize,
+    /// Sockets of either transport that PubSub writes to.
+    pub sockets: usize,
+    /// Topics with subscribers, socket ids among them; one with subscribers in several shards counts in each.
+    pub topics: usize,
+    /// Long-poll sessions, those included that are no longer found but whose handlers run on.
+    pub longpoll_sessions: usize,
+    /// Long-poll sessions that are found by their token.
+    pub longpoll_tokens: usize,
+}
+
 /// A server that listens.
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
     hub: Hub,
+    admission: Arc<Admission>,
+    longpolls: LongPolls,
     stage: watch::Sender<Stage>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
@@ -112,7 +131,7 @@ impl Running {
         );
         // Sockets stand first: each connection passes here.
         let served = pages::open(staged.clone())
-            .and(transport::sockets(&sockets, longpolls))
+            .and(transport::sockets(&sockets, longpolls.clone()))
             .or(pages::health(staged))
             .or(further);
         let routes = if options.local_only {
@@ -122,13 +141,25 @@ impl Running {
         };
 
         let admission = Admission::new(options.admission);
-        let accepting = tokio::spawn(accept::serve(listener, routes, options.http, admission, stopped));
-        Ok(Running { address, hub, stage, stop, accepting, drain: options.drain })
+        let accepting = tokio::spawn(accept::serve(listener, routes, options.http, Arc::clone(&admission), stopped));
+        Ok(Running { address, hub, admission, longpolls, stage, stop, accepting, drain: options.drain })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it holds for its clients. The counts are taken one after another, not at one moment.
+    pub fn held(&self) -> Held {
+        Held {
+            connections: self.admission.open(),
+            conversations: self.hub.live(),
+            sockets: self.hub.connections(),
+            topics: self.hub.topics(),
+            longpoll_sessions: self.longpolls.open(),
+            longpoll_tokens: self.longpolls.sessions(),
+        }
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.

@@ -79,6 +79,16 @@ impl LongPolls {
         (handle.spec.path == path).then_some(handle)
     }
 
+    /// How many sessions can be found by their token.
+    pub fn sessions(&self) -> usize {
+        self.inner.sessions.lock().len()
+    }
+
+    /// How many sessions have not ended, those among them that are no longer found but whose handlers run on.
+    pub fn open(&self) -> usize {
+        self.inner.admission.open()
+    }
+
     /// How long a POST's body may take to arrive.
     pub(super) fn body_timeout(&self) -> Duration {
         self.inner.body_timeout
