@@ -97,6 +97,7 @@ pub struct Conn {
     last_seen_ms: AtomicU64,
     control: AtomicU8,
     has_mail: AtomicBool,
+    parked: AtomicBool,
     waker: AtomicWaker,
     state: Mutex<State>,
 }
@@ -149,6 +150,7 @@ impl Conn {
             last_seen_ms: AtomicU64::new(clock::now().0),
             control: AtomicU8::new(0),
             has_mail: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             state: Mutex::new(State {
                 direct,
@@ -221,6 +223,17 @@ impl Conn {
         if passed != 0 && self.fence.fetch_sub(passed, Ordering::AcqRel) == FENCE_AWAITED | passed {
             self.waker.wake();
         }
+    }
+
+    /// The owner waits for room in the shards. False if it does already.
+    pub(crate) fn park(&self) -> bool {
+        !self.parked.swap(true, Ordering::AcqRel)
+    }
+
+    /// There is room in the shards again: wakes the owner.
+    pub(crate) fn unpark(&self) {
+        self.parked.store(false, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Sends framed bytes: at once where the stream takes them, otherwise they wait in the outbox.

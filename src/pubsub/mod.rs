@@ -6,6 +6,7 @@
 //! Order: what one connection sends through its shard (its broadcasts, and what it says afterwards) reaches it in that
 //! order, because it is one queue. Different publishers have no order among each other, as in Phoenix.
 
+mod load;
 mod shard;
 
 use std::panic::AssertUnwindSafe;
@@ -22,8 +23,10 @@ use crate::outbox::{Broadcast, Conn, ConnLimits, Control};
 use crate::protocol::message::Payload;
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire::WireVersion;
+use load::{Backlog, Load};
 
-/// Commands that may wait for a shard. Above it broadcasts from outside are refused, and connections stop reading.
+/// Commands that may wait for a shard. Above it broadcasts from outside are refused, and connections are not read until
+/// half of them are done.
 pub const SHARD_COMMANDS_MAX: usize = 65_536;
 
 /// What a subscriber wants of a topic.
@@ -52,7 +55,7 @@ enum Command {
 
 struct ShardHandle {
     commands: mpsc::UnboundedSender<Command>,
-    waiting: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     holds: Arc<Holds>,
 }
 
@@ -72,31 +75,42 @@ pub struct Hub {
 struct Inner {
     shards: Vec<ShardHandle>,
     next_conn: AtomicU64,
-    live: Arc<AtomicUsize>,
+    live: AtomicUsize,
+    load: Arc<Load>,
 }
 
 /// A conversation that has not ended: its last output and its handlers included.
 #[derive(Debug)]
-pub struct Live(Arc<AtomicUsize>);
+pub struct Live(Hub);
+
+impl Live {
+    /// Whether a shard has so much waiting that the conversation's client is not to be read; where one has, the task of
+    /// its connection is woken once that has passed.
+    pub fn awaits_room(&self, conn: &Arc<Conn>) -> bool {
+        self.0.inner.load.awaits_room(conn)
+    }
+}
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.inner.live.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Hub {
     /// Starts `shards` shard tasks (at least one) on the current runtime. They end when the last handle is dropped.
     pub fn start(shards: usize) -> (Hub, Vec<JoinHandle<()>>) {
+        let load = Arc::<Load>::default();
         let (shards, tasks) = (0..shards.clamp(1, usize::from(u16::MAX)))
             .map(|_| {
                 let (commands, receiver) = mpsc::unbounded_channel();
-                let (waiting, holds) = (Arc::<AtomicUsize>::default(), Arc::<Holds>::default());
-                let task = tokio::spawn(watched(shard::run(receiver, Arc::clone(&waiting), Arc::clone(&holds))));
-                (ShardHandle { commands, waiting, holds }, task)
+                let (backlog, holds) = (Arc::<Backlog>::default(), Arc::<Holds>::default());
+                let running = shard::run(receiver, Arc::clone(&backlog), Arc::clone(&load), Arc::clone(&holds));
+                (ShardHandle { commands, backlog, holds }, tokio::spawn(watched(running)))
             })
             .unzip();
-        (Hub { inner: Arc::new(Inner { shards, next_conn: AtomicU64::new(1), live: Arc::default() }) }, tasks)
+        let inner = Inner { shards, next_conn: AtomicU64::new(1), live: AtomicUsize::new(0), load };
+        (Hub { inner: Arc::new(inner) }, tasks)
     }
 
     /// Takes up a connection and gives it a shard. `direct` is the stream to write to, or none for a queued sink.
@@ -177,7 +191,7 @@ impl Hub {
     /// Counts a conversation until the guard is dropped.
     pub fn live_guard(&self) -> Live {
         self.inner.live.fetch_add(1, Ordering::AcqRel);
-        Live(Arc::clone(&self.inner.live))
+        Live(self.clone())
     }
 
     /// How many conversations have not ended.
@@ -190,14 +204,14 @@ impl Hub {
         self.inner.shards.len()
     }
 
-    /// Whether a shard has so much waiting that producers should hold back.
+    /// Whether a shard has so much waiting that broadcasts from outside are refused.
     pub fn is_overloaded(&self) -> bool {
-        self.inner.shards.iter().any(|shard| shard.waiting.load(Ordering::Relaxed) >= SHARD_COMMANDS_MAX)
+        self.inner.shards.iter().any(|shard| shard.backlog.is_full())
     }
 
     fn command(&self, index: usize, command: Command) {
         let shard = &self.inner.shards[index];
-        shard.waiting.fetch_add(1, Ordering::Relaxed);
+        shard.backlog.add(&self.inner.load);
         // A send fails only when the runtime, and with it the shard, is gone: then there is nobody to tell.
         let _ = shard.commands.send(command);
     }

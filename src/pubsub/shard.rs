@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slab::Slab;
@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::load::{Backlog, Load};
 use super::{Command, Holds, Subscription};
 use crate::clock;
 use crate::metrics::METRICS;
@@ -68,7 +69,12 @@ struct Shard {
 }
 
 /// Runs a shard until every handle of its hub is gone.
-pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Command>, waiting: Arc<AtomicUsize>, holds: Arc<Holds>) {
+pub(super) async fn run(
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    backlog: Arc<Backlog>,
+    load: Arc<Load>,
+    holds: Arc<Holds>,
+) {
     let mut shard = Shard::default();
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut tick = tokio::time::interval(TICK);
@@ -81,7 +87,7 @@ pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Command>, waiting:
                 if taken == 0 {
                     return;
                 }
-                waiting.fetch_sub(taken, Ordering::Relaxed);
+                backlog.take(taken);
                 for command in batch.drain(..) {
                     shard.obey(command);
                     if shard.arena.len() > ARENA_BYTES_MAX {
@@ -91,8 +97,12 @@ pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Command>, waiting:
                 shard.write_out().await;
                 holds.connections.store(shard.members.len(), Ordering::Release);
                 holds.topics.store(shard.topics.len(), Ordering::Release);
+                backlog.look(&load);
             }
-            _ = tick.tick() => shard.close_idle(),
+            _ = tick.tick() => {
+                shard.close_idle();
+                backlog.look(&load);
+            }
         }
     }
 }

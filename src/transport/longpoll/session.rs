@@ -283,7 +283,7 @@ impl Session {
 
     /// Whether the next message of a POST has to wait; then the task is woken when it no longer has to.
     fn holds_back(&mut self) -> bool {
-        self.host.is_clogged() || self.is_behind() || self.host.awaits_shard()
+        self.host.is_clogged() || self.is_behind() || self.host.awaits_shard() || self.live.awaits_room(&self.conn)
     }
 
     /// Handles the messages of POSTs, as far as they need not wait.

@@ -104,8 +104,8 @@ impl Task {
         match self.conn.ordered() {
             Some(Control::Disconnect) => return Err(End::Close(CLOSE_GOING_AWAY)),
             Some(Control::Drain) => return Err(End::Close(CLOSE_RESTART)),
-            // A client that is not read because its channels are busy is not idle.
-            Some(Control::Idle) if self.host.is_clogged() => self.conn.forgive_idle(clock::now()),
+            // A client that is not read because its channels are busy, or the shards, is not idle.
+            Some(Control::Idle) if self.host.is_clogged() || self.awaits_room() => self.conn.forgive_idle(clock::now()),
             Some(Control::Idle) => return Err(End::Close(CLOSE_IDLE)),
             None => {}
         }
@@ -119,7 +119,7 @@ impl Task {
             if self.poll_write(cx)?.is_pending() && self.conn.pending_bytes() > OUTBOX_BYTES_READ_PAUSE {
                 return Ok(());
             }
-            if self.host.awaits_shard() {
+            if self.host.awaits_shard() || self.awaits_room() {
                 return Ok(());
             }
             if self.unparsed.len() >= self.need {
@@ -143,6 +143,11 @@ impl Task {
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// Whether the shards have so much waiting that no more is read; where they have, the task is woken once it has passed.
+    fn awaits_room(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.awaits_room(&self.conn))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
