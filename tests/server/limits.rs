@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::lab::{Counted, DEADLINE, Lab, Peer, connect, handshake, until};
+use crate::lab::{Counted, DEADLINE, Lab, Peer, connect, handshake, trickle, until};
 use crate::transcripts::frames::{FrameBits, encode_frame, text_frame};
 
 const CONTINUATION: u8 = 0;
@@ -159,27 +159,6 @@ fn is_refused(stream: TcpStream) -> bool {
     !answer.starts_with(b"HTTP/1.1 200 ")
 }
 
-/// Holds a connection that says `first` and then a byte at a time, and gives how long the server bore it.
-fn borne(lab: &Lab, first: &[u8], trickle: &[u8]) -> Duration {
-    let mut stream = TcpStream::connect(lab.address()).expect("the kernel accepts");
-    // The wait for an answer is the pace of the trickle.
-    stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout above zero is allowed");
-    let begun = Instant::now();
-    let mut trickle = trickle.iter();
-    let mut write = stream.write_all(first);
-    while begun.elapsed() < DEADLINE && write.is_ok() {
-        match stream.read(&mut [0; 1024]) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                write = trickle.next().map_or(Ok(()), |byte| stream.write_all(&[*byte]));
-            }
-            Err(_) => break,
-        }
-    }
-    begun.elapsed()
-}
-
 #[test]
 fn a_request_whose_head_does_not_come_is_cut() {
     const TIMEOUT: Duration = Duration::from_millis(200);
@@ -192,8 +171,9 @@ fn a_request_whose_head_does_not_come_is_cut() {
         ("half a head", b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: local", b""),
         ("a byte at a time", b"GET / HTTP/1.1\r\nX: ", &endless),
     ];
-    for (what, first, trickle) in cases {
-        let took = borne(&lab, first, trickle);
+    for (what, first, rest) in cases {
+        let stream = TcpStream::connect(lab.address()).expect("the kernel accepts");
+        let took = trickle(&stream, first, rest).took;
         assert!(took >= TIMEOUT - Duration::from_millis(20), "{what}: cut after {took:?}");
         assert!(took < TIMEOUT * 10, "{what}: borne for {took:?}");
     }

@@ -9,67 +9,8 @@ use serde_json::{Value, json};
 use warp::Filter;
 use warp::reply::Response;
 
-use crate::lab::{Counted, DEADLINE, Lab, until};
+use crate::lab::{Counted, DEADLINE, Lab, Poll, until};
 use crate::transcripts::http;
-
-fn lab(change: impl FnOnce(&mut LongPollOptions)) -> Lab {
-    let mut longpoll = LongPollOptions::default();
-    change(&mut longpoll);
-    Lab::with_socket(|options| options.longpoll = Some(longpoll))
-}
-
-/// A long-poll session.
-struct Poll<'a> {
-    lab: &'a Lab,
-    target: String,
-}
-
-impl<'a> Poll<'a> {
-    fn start(lab: &'a Lab) -> Self {
-        let (status, body) = Self::try_start(lab);
-        assert_eq!(status, 200, "{body}");
-        let answer: Value = serde_json::from_str(&body).expect("JSON");
-        assert_eq!(answer["status"], 410, "a new session: {answer}");
-        let token = answer["token"].as_str().expect("a new session has a token");
-        Poll { lab, target: format!("/socket/longpoll?vsn=2.0.0&token={token}") }
-    }
-
-    fn try_start(lab: &Lab) -> (u16, String) {
-        lab.http("GET", "/socket/longpoll?vsn=2.0.0", &[], None)
-    }
-
-    /// A session that has joined a topic.
-    fn joined(lab: &'a Lab, topic: &str) -> Self {
-        let poll = Self::start(lab);
-        assert_eq!(poll.post(&json!(["1", "1", topic, "phx_join", {}]).to_string()), json!({"status": 200}));
-        assert_eq!(poll.messages(), [json!(["1", "1", topic, "phx_reply", {"status": "ok", "response": {}}])]);
-        poll
-    }
-
-    fn get(&self) -> Value {
-        let (status, body) = self.lab.http("GET", &self.target, &[], None);
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).expect("JSON")
-    }
-
-    fn post(&self, body: &str) -> Value {
-        let (status, body) = self.try_post(body);
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).expect("JSON")
-    }
-
-    fn try_post(&self, body: &str) -> (u16, String) {
-        self.lab.http("POST", &self.target, &[("Content-Type", "application/x-ndjson")], Some(body))
-    }
-
-    /// The messages of the next poll, which has to have some.
-    fn messages(&self) -> Vec<Value> {
-        let answer = self.get();
-        assert_eq!(answer["status"], 200, "{answer}");
-        let messages = answer["messages"].as_array().expect("a list").iter();
-        messages.map(|message| serde_json::from_str(message.as_str().expect("a text")).expect("JSON")).collect()
-    }
-}
 
 fn heartbeat(n: usize) -> String {
     json!([null, n, "phoenix", "heartbeat", {}]).to_string()
@@ -77,7 +18,7 @@ fn heartbeat(n: usize) -> String {
 
 #[test]
 fn a_batch_is_read_as_far_as_its_limit() {
-    let lab = lab(|_| {});
+    let lab = Lab::with_longpoll(|_| {});
     let poll = Poll::start(&lab);
     let batch: Vec<String> = (1..=101).map(heartbeat).collect();
 
@@ -91,7 +32,7 @@ fn a_batch_is_read_as_far_as_its_limit() {
 
 #[test]
 fn a_body_beyond_the_limit_is_refused_and_the_session_goes_on() {
-    let lab = lab(|longpoll| longpoll.body_bytes_max = 1_000);
+    let lab = Lab::with_longpoll(|longpoll| longpoll.body_bytes_max = 1_000);
     let poll = Poll::joined(&lab, "probe:a");
     let body = |bytes: usize| {
         let rest = json!(["1", "2", "probe:a", "echo", {"fill": ""}]).to_string().len();
@@ -108,7 +49,7 @@ fn a_body_beyond_the_limit_is_refused_and_the_session_goes_on() {
 #[test]
 fn a_session_that_is_not_polled_ends_when_its_buffer_is_full() {
     let counted = Counted::slow_consumers();
-    let lab = lab(|longpoll| longpoll.buffer_bytes_max = 64 * 1024);
+    let lab = Lab::with_longpoll(|longpoll| longpoll.buffer_bytes_max = 64 * 1024);
     let poll = Poll::joined(&lab, "probe:a");
     let mut other = lab.joined("probe:a");
 
@@ -179,7 +120,7 @@ fn a_body_that_does_not_come_in_time_is_refused_and_the_session_goes_on() {
 
 #[test]
 fn answers_that_are_not_polled_hold_further_messages_back_and_end_nothing() {
-    let lab = lab(|longpoll| {
+    let lab = Lab::with_longpoll(|longpoll| {
         longpoll.window_ms = 500;
         longpoll.buffer_bytes_max = 256 * 1024;
     });
@@ -203,7 +144,7 @@ fn answers_that_are_not_polled_hold_further_messages_back_and_end_nothing() {
 
 #[test]
 fn a_post_for_a_channel_that_stays_busy_is_answered_at_the_windows_end_and_handled_later() {
-    let lab = lab(|longpoll| longpoll.window_ms = 400);
+    let lab = Lab::with_longpoll(|longpoll| longpoll.window_ms = 400);
     let poll = Poll::joined(&lab, "probe:a");
     let echo = |n: usize| json!(["1", n, "probe:a", "echo", {"n": n}]).to_string();
     assert_eq!(poll.post(r#"["1","2","probe:a","hold",{"gate":"g"}]"#), json!({"status": 200}));
@@ -252,7 +193,7 @@ fn a_token_is_of_no_use_at_another_socket() {
 
 #[test]
 fn a_malformed_message_ends_its_session_alone_after_the_messages_before_it() {
-    let lab = lab(|_| {});
+    let lab = Lab::with_longpoll(|_| {});
     let poll = Poll::joined(&lab, "probe:a");
     let other = Poll::joined(&lab, "probe:a");
 
@@ -269,7 +210,7 @@ fn a_malformed_message_ends_its_session_alone_after_the_messages_before_it() {
 
 #[test]
 fn a_session_that_nobody_polls_ends_and_its_presences_leave() {
-    let lab = lab(|longpoll| longpoll.window_ms = 50);
+    let lab = Lab::with_longpoll(|longpoll| longpoll.window_ms = 50);
     let mut watcher = lab.joined("probe:a");
     let poll = Poll::joined(&lab, "probe:a");
     poll.post(r#"["1","2","probe:a","track",{"key":"poller","meta":{}}]"#);
@@ -284,7 +225,7 @@ fn a_session_that_nobody_polls_ends_and_its_presences_leave() {
 
 #[test]
 fn a_poll_that_waits_gets_a_broadcast_and_an_empty_one_gets_204() {
-    let lab = lab(|longpoll| longpoll.window_ms = 300);
+    let lab = Lab::with_longpoll(|longpoll| longpoll.window_ms = 300);
     let poll = Poll::joined(&lab, "probe:a");
 
     let empty = poll.get();
@@ -306,7 +247,7 @@ fn a_poll_that_waits_gets_a_broadcast_and_an_empty_one_gets_204() {
 
 #[test]
 fn a_post_for_a_busy_channel_is_answered_once_it_is_taken() {
-    let lab = lab(|_| {});
+    let lab = Lab::with_longpoll(|_| {});
     let poll = Poll::joined(&lab, "probe:a");
     let echo = |n: usize| json!(["1", n, "probe:a", "echo", {"n": n}]).to_string();
     assert_eq!(poll.post(r#"["1","2","probe:a","hold",{"gate":"g"}]"#), json!({"status": 200}));
@@ -331,13 +272,8 @@ fn a_post_for_a_busy_channel_is_answered_once_it_is_taken() {
 
 #[test]
 fn a_disconnect_ends_a_session() {
-    let lab = lab(|_| {});
-    let (_, body) = lab.http("GET", "/socket/longpoll?vsn=2.0.0&user=ann", &[], None);
-    let answer: Value = serde_json::from_str(&body).expect("JSON");
-    let poll = Poll {
-        lab: &lab,
-        target: format!("/socket/longpoll?vsn=2.0.0&token={}", answer["token"].as_str().expect("a token")),
-    };
+    let lab = Lab::with_longpoll(|_| {});
+    let poll = Poll::start_with(&lab, "vsn=2.0.0&user=ann");
     poll.post(r#"["1","1","probe:a","phx_join",{}]"#);
 
     lab.endpoint.disconnect("user:ann").expect("the hub has room");

@@ -9,6 +9,7 @@ mod artefacts;
 mod busy;
 mod development;
 mod draining;
+mod edge;
 mod endpoint;
 mod isolation;
 mod lab;

@@ -1,21 +1,15 @@
 //! Clients that read slowly or not at all: they lose what is theirs, and nobody waits for them.
 
-use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bennu::channel::Reason;
 use serde_json::json;
 
-use crate::lab::{Counted, DEADLINE, Lab, Peer};
+use crate::lab::{Counted, DEADLINE, Lab, Peer, write_all};
 use crate::reference::Server;
 use crate::transcripts::client::Client;
 use crate::transcripts::frames::text_frame;
 use crate::transcripts::http;
-
-/// How long a write has to make no progress to show that nobody reads at the other end.
-const STUCK: Duration = Duration::from_millis(400);
 
 #[test]
 fn a_client_that_does_not_read_is_cut_and_counted_and_the_others_get_everything() {
@@ -78,21 +72,6 @@ fn a_client_that_only_asks_is_not_read_until_it_reads() {
     });
     assert_eq!(counted.growth(), 0);
     peer.heartbeat();
-}
-
-/// Writes everything; sets `stuck` once no byte was taken for [`STUCK`].
-fn write_all(mut stream: &TcpStream, mut bytes: &[u8], stuck: &AtomicBool) -> std::io::Result<()> {
-    stream.set_write_timeout(Some(STUCK))?;
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                stuck.store(true, Ordering::Release);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Checks that a client that reads gets the answers to many small requests in one write, however large they are.

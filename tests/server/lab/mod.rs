@@ -1,6 +1,8 @@
 //! A server inside the test, whose limits and channels the test chooses, and a client that reads only when it is told to.
 
+mod kernel;
 mod peer;
+mod poll;
 mod probe;
 
 use std::net::SocketAddr;
@@ -9,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use bennu::channel::{Assigns, ConnectInfo, Connected, Endpoint, SocketOptions};
 use bennu::metrics::{Counter, METRICS};
-use bennu::server::{Running, ServerOptions};
+use bennu::server::{Held, Running, ServerOptions};
 use tokio::runtime::Runtime;
 use warp::Filter;
 
 use crate::transcripts::http;
+pub use kernel::{reset_at_end, trickle, until_read, write_all};
 pub use peer::{Message, Peer, connect, handshake};
+pub use poll::Poll;
 use probe::Probe;
 pub use probe::{Tell, World};
 
@@ -48,7 +52,16 @@ impl Lab {
 
     /// With some settings of the server and of the socket changed.
     pub fn with(server: impl FnOnce(&mut ServerOptions), socket: impl FnOnce(&mut SocketOptions)) -> Self {
-        let runtime = bennu::server::runtime(SHARDS).expect("a runtime starts");
+        Self::with_workers(SHARDS, server, socket)
+    }
+
+    /// The same with another number of workers, and so of shards.
+    pub fn with_workers(
+        workers: usize,
+        server: impl FnOnce(&mut ServerOptions),
+        socket: impl FnOnce(&mut SocketOptions),
+    ) -> Self {
+        let runtime = bennu::server::runtime(workers).expect("a runtime starts");
         let _guard = runtime.enter();
         let world = std::sync::Arc::new(World::default());
         let mut options = ServerOptions { listen: ([127, 0, 0, 1], 0).into(), ..ServerOptions::default() };
@@ -93,6 +106,16 @@ impl Lab {
         let mut peer = self.open();
         peer.join(topic);
         peer
+    }
+
+    /// What the server holds for its clients.
+    pub fn held(&self) -> Held {
+        self.running.as_ref().expect("it has not been shut down").held()
+    }
+
+    /// How many tasks of the server have not ended.
+    pub fn tasks(&self) -> usize {
+        self.runtime.metrics().num_alive_tasks()
     }
 
     /// Shuts the server down beside the test.

@@ -39,8 +39,20 @@ impl Peer {
     /// Opens the socket over a connection.
     #[track_caller]
     pub fn over(stream: TcpStream, qs: &str) -> Self {
+        Self::over_with(stream, &handshake(qs))
+    }
+
+    /// The same with permessage-deflate.
+    #[track_caller]
+    pub fn over_compressed(stream: TcpStream, qs: &str) -> Self {
+        let header = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+        Self::over_with(stream, &handshake(qs).replace("\r\n\r\n", header))
+    }
+
+    #[track_caller]
+    fn over_with(stream: TcpStream, head: &str) -> Self {
         let mut peer = Self::raw(stream);
-        peer.write(handshake(qs).as_bytes());
+        peer.write(head.as_bytes());
         let answer = peer.next();
         assert_eq!(answer.status, Some(101), "the handshake: {answer:?}");
         peer

@@ -91,6 +91,11 @@ impl World {
         drop(self.wait(&format!("a handler reaches {gate}"), |state| state.reached.iter().any(|name| name == gate)));
     }
 
+    /// How many handlers have reached a gate so far.
+    pub fn reached(&self, gate: &str) -> usize {
+        self.lock().reached.iter().filter(|name| *name == gate).count()
+    }
+
     #[track_caller]
     fn wait(&self, what: &str, holds: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let end = Instant::now() + DEADLINE;
