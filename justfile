@@ -47,3 +47,4 @@ fuzz-keep target="all":
 # The long searches, which no test run waits for.
 soak: fuzz-all
     SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600
+    BENNU_CHURN_VISITS=1000000 cargo test --test churn ten_thousand -- --nocapture
