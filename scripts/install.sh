@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and the machine lacks: Debian's Chromium by apt, the test packages by npm.
-# Rust and Node are expected to be there. Does nothing where all is there already.
+# Installs what the tests need and the machine lacks: Debian's Chromium by apt, the test packages by npm and pip.
+# Rust, Node and Python are expected to be there. Does nothing where all is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,10 +10,15 @@ need() {
 need cargo "install Rust from https://rustup.rs with the components rustfmt and clippy"
 need node "install Node 20 or newer"
 need npm "install Node 20 or newer"
+need python3 "install Python 3.11 or newer"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  { echo "scripts/install.sh: $(python3 --version) is too old: install Python 3.11 or newer" >&2; exit 1; }
 
 missing=()
 command -v cc >/dev/null || missing+=(build-essential)
 [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || missing+=(chromium)
+# Debian keeps what makes virtual environments in a package of its own.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   as_root=()
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
@@ -31,5 +36,15 @@ fi
 # npm leaves a copy of the lock file in node_modules; where ours is no newer, what is installed is what it says.
 if [ ! -e js-client/node_modules/.package-lock.json ] || [ js-client/package-lock.json -nt js-client/node_modules/.package-lock.json ]; then
   echo "installing the packages of js-client"
-  (cd js-client && npm ci --no-fund --no-audit --loglevel=error </dev/null)
+  (cd js-client && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error </dev/null)
+fi
+
+# The environment carries the list that it was made from.
+venv=tests/clients/.venv wanted=tests/clients/python/requirements.txt
+if ! cmp -s "$wanted" "$venv/requirements.txt"; then
+  echo "installing the packages of tests/clients/python"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all: -r "$wanted"
+  cp "$wanted" "$venv/requirements.txt"
 fi
