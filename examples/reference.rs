@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bennu::channel::{
-    Assigns, Channel, Compression, ConnectError, ConnectInfo, Connected, Cx, Endpoint, JoinCx, LongPollOptions, Next,
-    Payload, PayloadError, Refusal, Reply, SocketSpec, SocketSpecBuilder, StopReason,
+    Channel, Compression, ConnectError, ConnectInfo, Connected, Cx, Endpoint, JoinCx, LongPollOptions, Next, Payload,
+    PayloadError, Refusal, Reply, SocketSpec, SocketSpecBuilder, StopReason, TrackError,
 };
-use bennu::presence::TrackError;
 use bennu::protocol::origin::{OriginPolicy, OriginRule};
-use bennu::server::{self, Running, ServerOptions};
+use bennu::server::{self, Server};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -36,10 +35,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn serve(address: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
-    let running = Running::start(ServerOptions { listen: address, ..ServerOptions::default() }, |endpoint| {
-        let sockets = sockets(endpoint).expect("the reference application's patterns are right");
-        (sockets, broadcast_route(endpoint.clone()).boxed())
-    })?;
+    let endpoint = Endpoint::start();
+    let server = Server::new(&endpoint).routes(broadcast_route(endpoint.clone()));
+    let running = sockets(&endpoint)?.into_iter().fold(server, Server::socket).listen(address)?;
     println!("listening on {}", running.address());
     std::io::stdout().flush()?;
     running.until_signalled().await;
@@ -58,61 +56,62 @@ async fn connect(info: ConnectInfo) -> Result<Connected, ConnectError> {
     }
     let user_id = info.params.get_str("user_id").map(str::to_owned);
     let id = user_id.as_ref().map(|user_id| format!("user:{user_id}"));
-    Ok(Connected { assigns: Assigns::new(User(user_id)), id })
+    let mut connected = Connected::with(User(user_id));
+    connected.id = id;
+    Ok(connected)
 }
 
 async fn connect_with_token(info: ConnectInfo) -> Result<Connected, ConnectError> {
     if info.auth_token.as_deref() == Some("reject-me") {
         return Err(ConnectError::Refused);
     }
-    Ok(Connected { assigns: Assigns::new(info), id: None })
+    Ok(Connected::with(info))
 }
 
 type Built<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn sockets(endpoint: &Endpoint) -> Built<Vec<Arc<SocketSpec>>> {
     let longpoll = Some(LongPollOptions::default());
-    let short_longpoll = Some(LongPollOptions { window_ms: 1_000, ..LongPollOptions::default() });
+    let mut short_longpoll = LongPollOptions::default();
+    short_longpoll.window_ms = 1_000;
     let origins = ["https://example.com", "//p.example.net:888", "//*.wild.example.org"];
     let origins = origins.map(OriginRule::parse).into_iter().collect::<Result<_, _>>()?;
     Ok(vec![
-        room_socket(endpoint, "/socket")?.options(|options| options.longpoll = longpoll).build(),
-        room_socket(endpoint, "/short_socket")?
+        room_socket(endpoint, "/socket").options(|options| options.longpoll = longpoll).build(),
+        room_socket(endpoint, "/short_socket")
             .options(|options| {
                 options.idle_timeout_ms = 2_000;
-                options.longpoll = short_longpoll;
+                options.longpoll = Some(short_longpoll);
             })
             .build(),
         endpoint
             .socket("/auth_socket")
             .connect(connect_with_token)
-            .channel::<Info>("info:*")?
-            .channel::<Room>("room:*")?
+            .channel::<Info>("info:*")
+            .channel::<Room>("room:*")
             .options(|options| {
                 options.auth_token = true;
                 options.longpoll = longpoll;
             })
             .build(),
-        room_socket(endpoint, "/origin_list_socket")?
+        room_socket(endpoint, "/origin_list_socket")
             .options(|options| {
                 options.check_origin = OriginPolicy::List(origins);
                 options.longpoll = longpoll;
             })
             .build(),
-        room_socket(endpoint, "/origin_conn_socket")?
+        room_socket(endpoint, "/origin_conn_socket")
             .options(|options| options.check_origin = OriginPolicy::Conn)
             .build(),
-        room_socket(endpoint, "/origin_off_socket")?
-            .options(|options| options.check_origin = OriginPolicy::Off)
-            .build(),
-        room_socket(endpoint, "/sub_socket")?
+        room_socket(endpoint, "/origin_off_socket").options(|options| options.check_origin = OriginPolicy::Off).build(),
+        room_socket(endpoint, "/sub_socket")
             .options(|options| options.subprotocols = vec!["sip".to_owned(), "mqtt".to_owned()])
             .build(),
-        room_socket(endpoint, "/err_socket")?.on_connect_error(|_| (401, "custom unauthorized".to_owned())).build(),
-        room_socket(endpoint, "/compress_socket")?.options(|options| options.compression = Compression::On).build(),
+        room_socket(endpoint, "/err_socket").on_connect_error(|_| (401, "custom unauthorized".to_owned())).build(),
+        room_socket(endpoint, "/compress_socket").options(|options| options.compression = Compression::On).build(),
         endpoint
             .socket("/limit_socket")
-            .channel::<Room>("room:*")?
+            .channel::<Room>("room:*")
             .options(|options| {
                 options.channels_max = 2;
                 options.frame_bytes_max = 1_024;
@@ -121,18 +120,18 @@ fn sockets(endpoint: &Endpoint) -> Built<Vec<Arc<SocketSpec>>> {
     ])
 }
 
-fn room_socket(endpoint: &Endpoint, path: &str) -> Built<SocketSpecBuilder> {
-    Ok(endpoint
+fn room_socket(endpoint: &Endpoint, path: &str) -> SocketSpecBuilder {
+    endpoint
         .socket(path)
         .connect(connect)
-        .channel::<Room>("room:*")?
-        .channel::<Room>("exact")?
-        .channel::<Bench>("bench:*")?)
+        .channel::<Room>("room:*")
+        .channel::<Room>("exact")
+        .channel::<Bench>("bench:*")
 }
 
 /// The JSON text of a payload, to be put inside another. Binary data has none.
 fn raw(payload: &Payload) -> Result<&RawValue, PayloadError> {
-    payload.parse()
+    Ok(payload.parse()?)
 }
 
 /// The room channel of the recordings.
@@ -173,7 +172,7 @@ impl Channel for Room {
                 return Ok((Room, json!({"room": topic}).into()));
             }
             "room:push_on_join" => {
-                let _ = cx.handle().send(RoomInfo::AfterJoin);
+                cx.send(RoomInfo::AfterJoin);
             }
             _ if topic.starts_with("room:cond:") => {
                 let asked: BTreeMap<String, Value> = params.parse().unwrap_or_default();
@@ -248,7 +247,7 @@ impl Channel for Room {
             "crash" | "kill" | "bad_return" => panic!("asked to {event}"),
             _ if event.starts_with("binary") => binary(event, payload, cx),
             _ if event.starts_with("presence_") => presence(event, &payload, cx),
-            _ => Next::crash(format!("no clause for {event:?}")),
+            _ => Next::unknown(event),
         }
     }
 
@@ -377,7 +376,7 @@ impl Channel for Bench {
                 cx.broadcast("shout", payload);
                 Next::ok(Payload::EMPTY)
             }
-            _ => Next::crash(format!("no clause for {event:?}")),
+            _ => Next::unknown(event),
         }
     }
 }
@@ -403,8 +402,8 @@ impl Channel for Info {
                 "query": info.uri.query,
                 "scheme": info.uri.scheme,
             },
-            "user_agent": info.user_agent,
-            "x_headers": info.x_headers,
+            "user_agent": info.header("user-agent"),
+            "x_headers": info.headers.iter().filter(|(name, _)| name.starts_with("x-")).collect::<Vec<_>>(),
         });
         Ok((Info, response.into()))
     }
@@ -412,7 +411,7 @@ impl Channel for Info {
     async fn handle_in(&mut self, event: &str, payload: Payload, _cx: &mut Cx<Self>) -> Next {
         match event {
             "echo" => Next::ok(payload),
-            _ => Next::crash(format!("no clause for {event:?}")),
+            _ => Next::unknown(event),
         }
     }
 }

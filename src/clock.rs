@@ -2,20 +2,29 @@
 #![expect(clippy::disallowed_methods, reason = "this module is where clocks are read")]
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::protocol::Time;
 
-/// Monotonic time since the process first asked for it.
+/// How long before the process first asks the clock starts. A paused clock begins at the real time and runs ahead: whoever
+/// asks first, none may be before the start.
+const HEADSTART: Duration = Duration::from_secs(86_400);
+
+/// Monotonic time since the process's start, more or less: the runtime's, so that it stands still where a test has paused it.
 pub fn now() -> Time {
     static START: OnceLock<Instant> = OnceLock::new();
-    let start = START.get_or_init(Instant::now);
-    Time(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    let start = START.get_or_init(|| {
+        let real = std::time::Instant::now();
+        Instant::from_std(real.checked_sub(HEADSTART).unwrap_or(real))
+    });
+    Time(u64::try_from(Instant::now().saturating_duration_since(*start).as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The moment so many milliseconds from here, for the runtime's timers.
-pub fn in_ms(ms: u64) -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_millis(ms)
+pub fn in_ms(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms)
 }
 
 /// Wall time in microseconds since the Unix epoch.

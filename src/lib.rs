@@ -1,5 +1,47 @@
 //! Bennu: a realtime server that speaks Phoenix Channels and carries MCP sessions as channels.
 //!
+//! As a library it is three things: [`Channel`], which you implement; an [`Endpoint`], where sockets are declared and from
+//! where anyone broadcasts; a [`Server`] that listens, or gives its sockets to a warp application of yours
+//! ([`Server::into_filter`]). [`testing`] tests channels without a network. Clients are phoenix.js, unchanged.
+//!
+//! ```no_run
+//! use bennu::{Channel, Cx, Endpoint, JoinCx, Next, Payload, Refusal, Server};
+//!
+//! struct Room;
+//!
+//! impl Channel for Room {
+//!     type Info = ();
+//!
+//!     async fn join(topic: &str, _params: Payload, _cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
+//!         match topic {
+//!             "room:closed" => Err(Refusal::reason("closed")),
+//!             _ => Ok((Room, Payload::EMPTY)),
+//!         }
+//!     }
+//!
+//!     async fn handle_in(&mut self, event: &str, payload: Payload, cx: &mut Cx<Self>) -> Next {
+//!         match event {
+//!             "say" => {
+//!                 cx.broadcast("said", payload);
+//!                 Next::ok(Payload::EMPTY)
+//!             }
+//!             _ => Next::unknown(event),
+//!         }
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let endpoint = Endpoint::start();
+//!     let socket = endpoint.socket("/socket").channel::<Room>("room:*");
+//!     let running = Server::new(&endpoint).socket(socket).listen(([127, 0, 0, 1], 4000))?;
+//!     running.until_signalled().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`protocol`] is the wire as pure values and machines; it builds alone, without default features.
+//!
 //! The modules stand in the order of their layers; a module uses those below it. `ARCHITECTURE.md` has the picture and
 //! the table that a test holds them to.
 #![forbid(unsafe_code)]
@@ -7,17 +49,18 @@
 
 // shell: starts, wires, drains
 #[cfg(feature = "server")]
+#[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "server")]
-pub mod config;
+mod config;
 #[cfg(feature = "server")]
 pub mod server;
 
 // edges: bytes in, bytes out
 #[cfg(feature = "server")]
-pub mod dashboard;
+mod dashboard;
 #[cfg(feature = "server")]
-pub mod transport;
+mod transport;
 
 // talk: one client's conversation
 #[cfg(feature = "server")]
@@ -27,28 +70,38 @@ pub mod mcp;
 
 // services: each does one thing
 #[cfg(feature = "server")]
-pub mod presence;
+mod presence;
 
 // ground: the node's PubSub and where output goes
 #[cfg(feature = "server")]
-pub mod outbox;
+mod outbox;
 #[cfg(feature = "server")]
-pub mod pubsub;
+mod pubsub;
 
 // base: time, randomness, counting
 #[cfg(feature = "server")]
-pub mod clock;
+mod clock;
 #[cfg(feature = "server")]
 pub mod metrics;
 #[cfg(feature = "server")]
-pub mod random;
+mod random;
 
 // protocol: the specification as deterministic values and machines
 pub mod protocol;
 
 // beside them: the load tool, which shares nothing with the rest
 #[cfg(feature = "server")]
-pub mod bench;
+mod bench;
+
+#[cfg(feature = "server")]
+pub use channel::{
+    Broadcast, Channel, ConnectError, ConnectInfo, Connected, Cx, Endpoint, JoinCx, Next, Payload, Refusal, Reply,
+};
+#[cfg(feature = "server")]
+pub use server::Server;
+/// The warp whose filters [`Server::routes`] takes and [`Server::into_filter`] gives.
+#[cfg(feature = "server")]
+pub use warp;
 
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../README.md")]

@@ -8,8 +8,9 @@
 //! waits for it.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -21,6 +22,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use crate::clock;
 use crate::metrics::METRICS;
 use crate::protocol::Time;
+use crate::protocol::limits::SUBSCRIPTIONS_PER_CHANNEL_MAX;
 use crate::protocol::message::{Payload, Ref, Reply};
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire::WireVersion;
@@ -49,13 +51,48 @@ pub struct Broadcast {
     pub except: Option<(u64, ChannelId)>,
 }
 
+/// What a channel gave with a subscription, to know its mail by.
+pub type Tag = Arc<dyn Any + Send + Sync>;
+
+/// A message of a channel's own type. It may be dropped unread anywhere: then a panic of its destructor is nobody's end.
+pub struct Info(Option<Box<dyn Any + Send>>);
+
+impl Info {
+    /// Wraps a message.
+    pub(crate) fn new(info: impl Any + Send) -> Self {
+        Info(Some(Box::new(info)))
+    }
+
+    /// The message.
+    pub(crate) fn open(mut self) -> Box<dyn Any + Send> {
+        self.0.take().expect("it is there until it is opened")
+    }
+}
+
+impl Drop for Info {
+    fn drop(&mut self) {
+        let info = self.0.take();
+        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(info))).is_err() {
+            tracing::error!("a message that its channel did not get panicked when it was dropped");
+        }
+    }
+}
+
+impl std::fmt::Debug for Info {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Info")
+    }
+}
+
 /// What reaches a channel other than by its client's frames.
 #[derive(Debug)]
 pub enum Mail {
     /// A message of the channel's own type, from a handle.
-    Info(Box<dyn Any + Send>),
+    Info(Info),
     /// A broadcast that the channel intercepts.
     Intercepted(Arc<Broadcast>),
+    /// A broadcast on a topic that the channel's own code has subscribed to.
+    Heard(Arc<Broadcast>, Tag),
     /// A reply given later; `Ref` is the `ref` of the message it answers.
     Reply(Ref, Reply),
 }
@@ -102,6 +139,9 @@ pub struct Conn {
     state: Mutex<State>,
 }
 
+/// The further topics that channels have subscribed to, by the channel's number.
+type Subscriptions = BTreeMap<u32, Vec<Arc<str>>>;
+
 struct State {
     direct: Option<OwnedWriteHalf>,
     pending: Vec<u8>,
@@ -109,6 +149,7 @@ struct State {
     oversized: u32,
     #[expect(clippy::box_collection, reason = "empty and small at rest: 8 bytes of each connection, not 32")]
     inbox: Option<Box<VecDeque<(ChannelId, Mail)>>>,
+    subscriptions: Option<Box<Subscriptions>>,
     refuses_mail: bool,
     status: Status,
 }
@@ -157,6 +198,7 @@ impl Conn {
                 pending: Vec::new(),
                 oversized: 0,
                 inbox: None,
+                subscriptions: None,
                 refuses_mail: false,
                 status: Status::Open,
             }),
@@ -311,8 +353,11 @@ impl Conn {
         let mut state = self.state.lock();
         state.status = Status::Closed;
         state.pending = Vec::new();
-        state.inbox = None;
-        state.direct.take()
+        let (inbox, direct) = (state.inbox.take(), state.direct.take());
+        // What a mail does when it is dropped is its channel's code, which may send: not under the lock.
+        drop(state);
+        drop(inbox);
+        direct
     }
 
     /// Puts a mail for one of the connection's channels into the inbox and wakes its owner.
@@ -338,11 +383,53 @@ impl Conn {
         if full { Err(Undelivered) } else { Ok(()) }
     }
 
+    /// Notes that a channel subscribes to a further topic, so that its end finds it. False, and nothing noted, where it has
+    /// as many as it may.
+    pub(crate) fn note_subscription(&self, channel: ChannelId, topic: Arc<str>) -> bool {
+        let mut state = self.state.lock();
+        let held = state.subscriptions.get_or_insert_default().entry(channel.0).or_default();
+        let has_room = held.len() < SUBSCRIPTIONS_PER_CHANNEL_MAX;
+        if has_room {
+            held.push(topic);
+        }
+        has_room
+    }
+
+    /// Forgets a channel's subscriptions to a topic. False if there were none.
+    pub(crate) fn forget_subscription(&self, channel: ChannelId, topic: &str) -> bool {
+        let mut state = self.state.lock();
+        let held = state.subscriptions.as_mut().and_then(|subscriptions| subscriptions.get_mut(&channel.0));
+        let Some(held) = held else { return false };
+        let before = held.len();
+        held.retain(|held| **held != *topic);
+        held.len() < before
+    }
+
+    /// Takes the topics that a channel has subscribed to.
+    pub(crate) fn take_subscriptions(&self, channel: ChannelId) -> Vec<Arc<str>> {
+        let mut state = self.state.lock();
+        let Some(subscriptions) = &mut state.subscriptions else { return Vec::new() };
+        let taken = subscriptions.remove(&channel.0).unwrap_or_default();
+        if subscriptions.is_empty() {
+            state.subscriptions = None;
+        }
+        taken
+    }
+
+    /// Takes the topics that all channels have subscribed to.
+    pub(crate) fn take_all_subscriptions(&self) -> impl Iterator<Item = (ChannelId, Arc<str>)> + use<> {
+        let taken = self.state.lock().subscriptions.take().map(|subscriptions| *subscriptions).unwrap_or_default();
+        taken.into_iter().flat_map(|(channel, topics)| topics.into_iter().map(move |topic| (ChannelId(channel), topic)))
+    }
+
     /// Takes no more mail: the conversation is over, only its last output is still to leave.
     pub fn refuse_mail(&self) {
         let mut state = self.state.lock();
         state.refuses_mail = true;
-        state.inbox = None;
+        let inbox = state.inbox.take();
+        // As in `close`.
+        drop(state);
+        drop(inbox);
     }
 
     /// Takes the mails that wait. Empty, and cheap, where there are none.

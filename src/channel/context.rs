@@ -6,19 +6,20 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::effect::{self, Effect};
-use super::endpoint::{Assigns, EndpointShared};
+use super::endpoint::{Assigns, Endpoint, EndpointShared};
 use super::handle::{Handle, ReplyHandle};
+use super::subscriber::{Broadcast, Hearing, TooManySubscriptions};
 use super::{Channel, Payload};
 use crate::clock;
-use crate::outbox::{Broadcast, Conn};
+use crate::outbox::{self, Conn};
 use crate::presence::{Changed, Presence, TrackError};
 use crate::protocol::message::Ref;
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire::WireVersion;
-use crate::pubsub::{Hub, Overloaded};
+use crate::pubsub::{Overloaded, Role, Subscription};
 
 /// Bytes of each part of a V2 binary header: its lengths are one byte.
 const HEADER_PART_BYTES_MAX: usize = 255;
@@ -31,6 +32,18 @@ pub(crate) struct Env {
     pub(crate) assigns: Assigns,
     pub(crate) topic: Arc<str>,
     pub(crate) channel: ChannelId,
+}
+
+impl Env {
+    fn subscribe<I: Send + 'static>(&self, topic: &str, hearing: Hearing<I>) -> Result<(), TooManySubscriptions> {
+        let topic = Arc::<str>::from(topic);
+        if !self.conn.note_subscription(self.channel, Arc::clone(&topic)) {
+            return Err(TooManySubscriptions);
+        }
+        let subscription = Subscription::Inbox { channel: self.channel, tag: Arc::new(hearing) };
+        self.endpoint.hub.subscribe(&self.conn, topic, subscription, Vec::new());
+        Ok(())
+    }
 }
 
 /// The surroundings of a join.
@@ -56,14 +69,36 @@ impl<C: Channel> JoinCx<C> {
         Handle::new(&self.env.conn, self.env.channel)
     }
 
+    /// Sends the channel that is about to be a message: the first that it handles, unless the client was quicker. That is
+    /// the place for what a join can't do, such as to push or to track.
+    ///
+    /// Source: `send(self(), :after_join)`.
+    pub fn send(&mut self, info: C::Info) {
+        // Where the connection is going, nobody waits for the message.
+        let _ = self.handle().send(info);
+    }
+
     /// The number of the client's connection, unique in this process. Channels of one socket share it.
     pub fn connection_id(&self) -> u64 {
         self.env.conn.id()
     }
 
-    /// PubSub, to broadcast on other topics.
-    pub fn hub(&self) -> &Hub {
-        &self.env.endpoint.hub
+    /// As [`Cx::subscribe`]. What is published before the join is answered waits until then; if the join is refused, the
+    /// subscription ends.
+    ///
+    /// # Errors
+    /// [`TooManySubscriptions`].
+    pub fn subscribe(
+        &mut self,
+        topic: &str,
+        hear: impl Fn(Broadcast) -> C::Info + Send + Sync + 'static,
+    ) -> Result<(), TooManySubscriptions> {
+        self.env.subscribe(topic, Hearing::new(hear))
+    }
+
+    /// The endpoint: to broadcast on other topics, to disconnect sockets, to keep.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { shared: Arc::clone(&self.env.endpoint) }
     }
 }
 
@@ -72,10 +107,15 @@ pub struct Cx<C> {
     pub(super) env: Env,
     pub(super) reference: Option<Ref>,
     pub(super) tracked: bool,
+    pub(super) tasks: Option<Box<JoinSet<()>>>,
     pub(super) channel: PhantomData<fn(C)>,
 }
 
 impl<C: Channel> Cx<C> {
+    pub(super) fn new(env: Env) -> Self {
+        Cx { env, reference: None, tracked: false, tasks: None, channel: PhantomData }
+    }
+
     /// The topic.
     pub fn topic(&self) -> &str {
         &self.env.topic
@@ -126,7 +166,10 @@ impl<C: Channel> Cx<C> {
         }
         let except = without_me.then(|| (self.env.conn.id(), self.env.channel));
         let topic = (*self.env.topic).into();
-        effect::record(self.env.channel, Effect::Broadcast(Broadcast { topic, event: event.into(), payload, except }));
+        effect::record(
+            self.env.channel,
+            Effect::Broadcast(outbox::Broadcast { topic, event: event.into(), payload, except }),
+        );
     }
 
     /// Broadcasts an event on another topic.
@@ -137,7 +180,8 @@ impl<C: Channel> Cx<C> {
         if self.env.endpoint.hub.is_overloaded() {
             return Err(Overloaded);
         }
-        let broadcast = Broadcast { topic: topic.into(), event: event.into(), payload: payload.into(), except: None };
+        let broadcast =
+            outbox::Broadcast { topic: topic.into(), event: event.into(), payload: payload.into(), except: None };
         effect::record(self.env.channel, Effect::Broadcast(broadcast));
         Ok(())
     }
@@ -147,45 +191,109 @@ impl<C: Channel> Cx<C> {
         Handle::new(&self.env.conn, self.env.channel)
     }
 
-    /// A handle to answer the present message later. None outside [`Channel::handle_in`].
+    /// Sends this channel a message, which it handles when the present handler is through.
+    pub fn send(&mut self, info: C::Info) {
+        // Where the connection is going, nobody waits for the message.
+        let _ = self.handle().send(info);
+    }
+
+    /// A handle to answer the present message later. There is one in every [`Channel::handle_in`], and none elsewhere.
     pub fn reply_handle(&self) -> Option<ReplyHandle> {
         let reference = self.reference.clone()?;
         Some(ReplyHandle::new(&self.env.conn, self.env.channel, reference))
     }
 
-    /// Sends this channel a message after a while. Aborting the handle cancels it.
-    pub fn send_after(&self, after: Duration, info: C::Info) -> AbortHandle {
-        let handle = self.handle();
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            // The channel may have ended meanwhile; then nobody waits for the message.
-            let _ = handle.send(info);
-        })
-        .abort_handle()
+    /// Subscribes this channel's own code to a topic: [`Channel::handle_info`] gets what `hear` makes of each broadcast.
+    /// It holds from this call on and ends with the channel. Subscribing twice means hearing twice.
+    ///
+    /// What the same handler broadcasts leaves when it waits or returns, so it is heard if that is before
+    /// [`Cx::unsubscribe`], wherever in the handler the broadcast stands.
+    ///
+    /// `hear` runs in the channel, and a panic of it crashes the channel. Broadcasts wait in the connection's inbox
+    /// ([`SocketOptions::inbox_messages_max`](super::SocketOptions::inbox_messages_max)).
+    ///
+    /// ```
+    /// # use bennu::{Broadcast, Channel, Cx, JoinCx, Next, Payload, Refusal};
+    /// struct Ticker;
+    ///
+    /// enum Heard {
+    ///     Price(Broadcast),
+    /// }
+    ///
+    /// impl Channel for Ticker {
+    ///     type Info = Heard;
+    ///
+    ///     async fn join(_: &str, _: Payload, cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
+    ///         cx.subscribe("prices", Heard::Price)?;
+    ///         Ok((Ticker, Payload::EMPTY))
+    ///     }
+    ///
+    ///     async fn handle_in(&mut self, event: &str, _: Payload, _: &mut Cx<Self>) -> Next {
+    ///         Next::unknown(event)
+    ///     }
+    ///
+    ///     async fn handle_info(&mut self, Heard::Price(price): Heard, cx: &mut Cx<Self>) -> Next {
+    ///         cx.push(price.event(), price.payload().clone());
+    ///         Next::NoReply
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TooManySubscriptions`].
+    ///
+    /// Source: `Phoenix.Endpoint.subscribe/1` in a channel.
+    pub fn subscribe(
+        &mut self,
+        topic: &str,
+        hear: impl Fn(Broadcast) -> C::Info + Send + Sync + 'static,
+    ) -> Result<(), TooManySubscriptions> {
+        self.env.subscribe(topic, Hearing::new(hear))
     }
 
-    /// Runs a future beside the channel; its result comes back as a message. Aborting the handle cancels it.
-    pub fn spawn(&self, work: impl Future<Output = C::Info> + Send + 'static) -> AbortHandle {
-        let handle = self.handle();
-        tokio::spawn(async move {
-            let info = work.await;
-            // The channel may have ended meanwhile; then nobody waits for the result.
-            let _ = handle.send(info);
+    /// Ends all that [`Cx::subscribe`] began on a topic. What is in the inbox already still comes. The channel stays joined
+    /// to its own topic.
+    pub fn unsubscribe(&mut self, topic: &str) {
+        let channel = self.env.channel;
+        if self.env.conn.forget_subscription(channel, topic) {
+            self.env.endpoint.hub.unsubscribe(&self.env.conn, topic.into(), Role::Inbox(channel));
+        }
+    }
+
+    /// Sends this channel a message after a while. It is cancelled by aborting the handle, and by the channel's end; as with
+    /// `Process.cancel_timer`, a message that had its time already may still come.
+    pub fn send_after(&mut self, after: Duration, info: C::Info) -> AbortHandle {
+        self.spawn(async move {
+            tokio::time::sleep(after).await;
+            info
         })
-        .abort_handle()
+    }
+
+    /// Runs a future beside the channel; its result comes back as a message. It is cancelled by aborting the handle, and by
+    /// the channel's end: what is to outlive the channel belongs to a task of its own. A panic ends it without a message.
+    pub fn spawn(&mut self, work: impl Future<Output = C::Info> + Send + 'static) -> AbortHandle {
+        let handle = self.handle();
+        let tasks = self.tasks.get_or_insert_default();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            // Where the connection is going, nobody waits for the result.
+            let _ = handle.send(work.await);
+        })
     }
 
     /// Tracks a presence of this channel on its topic: everyone gets `presence_diff`. `meta` is a JSON object. It ends
     /// with the channel. Gives back its `phx_ref`.
     ///
+    /// Put a prefix before a key that users choose: some words, such as `constructor`, can't be keys in old phoenix.js.
+    ///
     /// # Errors
-    /// [`TrackError`]: tracked already, or a key that stock clients can't hold.
+    /// [`TrackError`]: tracked already, a key that stock clients can't hold, or too many.
     ///
     /// # Panics
     /// If `meta` is no JSON object, as in Phoenix.
-    pub fn track(&mut self, key: &str, meta: &Payload) -> Result<String, TrackError> {
+    pub fn track(&mut self, key: &str, meta: impl Into<Payload>) -> Result<String, TrackError> {
         self.tracked = true;
-        let tracked = self.presence().track(&self.env.conn, self.env.channel, &self.env.topic, key, meta);
+        let tracked = self.presence().track(&self.env.conn, self.env.channel, &self.env.topic, key, &meta.into());
         self.tell(tracked)
     }
 
@@ -196,8 +304,8 @@ impl<C: Channel> Cx<C> {
     ///
     /// # Panics
     /// If `meta` is no JSON object, as in Phoenix.
-    pub fn update(&mut self, key: &str, meta: &Payload) -> Result<String, TrackError> {
-        let updated = self.presence().update(&self.env.conn, self.env.channel, &self.env.topic, key, meta);
+    pub fn update(&mut self, key: &str, meta: impl Into<Payload>) -> Result<String, TrackError> {
+        let updated = self.presence().update(&self.env.conn, self.env.channel, &self.env.topic, key, &meta.into());
         self.tell(updated)
     }
 
@@ -214,7 +322,7 @@ impl<C: Channel> Cx<C> {
         Ok(changed.phx_ref)
     }
 
-    fn record(&mut self, diffs: Vec<Broadcast>) {
+    fn record(&mut self, diffs: Vec<outbox::Broadcast>) {
         for diff in diffs {
             effect::record(self.env.channel, Effect::Broadcast(diff));
         }
@@ -229,9 +337,9 @@ impl<C: Channel> Cx<C> {
         &self.env.endpoint.presence
     }
 
-    /// PubSub, to broadcast from elsewhere.
-    pub fn hub(&self) -> &Hub {
-        &self.env.endpoint.hub
+    /// The endpoint: to disconnect sockets, to give to other tasks.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { shared: Arc::clone(&self.env.endpoint) }
     }
 
     /// The number of the client's connection, unique in this process. Channels of one socket share it.

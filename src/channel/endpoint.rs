@@ -10,14 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::erased::{ChannelFactory, Factory};
+use super::subscriber::Subscriber;
 use super::{Channel, Payload};
 use crate::presence::Presence;
 use crate::protocol::limits;
 use crate::protocol::message::DISCONNECT;
 use crate::protocol::origin::OriginPolicy;
 use crate::protocol::query::Params;
-use crate::protocol::topic::{PatternError, TopicPattern};
-use crate::pubsub::{Hub, Overloaded};
+use crate::protocol::topic::TopicPattern;
+use crate::pubsub::{Audience, Hub, Overloaded};
 
 /// What every socket and channel of a server shares.
 #[derive(Debug)]
@@ -26,30 +27,72 @@ pub(crate) struct EndpointShared {
     pub(crate) presence: Presence,
 }
 
-/// A handle to broadcast from anywhere, and the place where sockets are declared.
+/// A server's PubSub and presence, and the place where its sockets are declared.
+///
+/// Cheap to clone, and usable from anywhere: from any task, and from threads that know nothing of the runtime. It lives as
+/// long as something holds it; a server that runs does.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use bennu::Endpoint;
+/// use serde_json::json;
+///
+/// let endpoint = Endpoint::start();
+/// let mut news = endpoint.subscribe("news:sport");
+///
+/// let elsewhere = endpoint.clone();
+/// std::thread::spawn(move || elsewhere.broadcast("news:sport", "goal", json!({"score": [1, 0]})));
+///
+/// let heard = news.recv().await.expect("the endpoint lives");
+/// assert_eq!((heard.topic(), heard.event()), ("news:sport", "goal"));
+/// # }
+/// ```
+///
+/// Source: `Phoenix.Endpoint`.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    shared: Arc<EndpointShared>,
+    pub(crate) shared: Arc<EndpointShared>,
 }
 
 impl Endpoint {
-    /// An endpoint over a hub.
-    pub fn new(hub: Hub) -> Self {
+    /// Starts PubSub on the current runtime, with one shard for each of its workers.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start() -> Self {
+        let shards = tokio::runtime::Handle::current().metrics().num_workers();
+        // The shards end with the hub's last handle.
+        let (hub, _shards) = Hub::start(shards);
         let presence = Presence::new(hub.clone());
         Endpoint { shared: Arc::new(EndpointShared { hub, presence }) }
     }
 
-    /// Its PubSub.
-    pub fn hub(&self) -> &Hub {
+    pub(crate) fn hub(&self) -> &Hub {
         &self.shared.hub
     }
 
-    /// Broadcasts an event on a topic.
+    /// Broadcasts an event on a topic: every channel that is joined to it, and every subscriber, gets it.
+    ///
+    /// A broadcast that a client's wire version can't carry (V2 wants a JSON object or binary data, V1 any JSON) passes
+    /// that client over and is counted.
     ///
     /// # Errors
     /// [`Overloaded`] if PubSub has too much waiting; nothing was sent.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) -> Result<(), Overloaded> {
         self.shared.hub.broadcast(topic, event, payload.into())
+    }
+
+    /// Subscribes the caller, who need not be a channel, to a topic. Ends when the subscriber is dropped.
+    ///
+    /// Source: `Phoenix.Endpoint.subscribe/1` in a process of one's own.
+    pub fn subscribe(&self, topic: &str) -> Subscriber {
+        Subscriber::new(self.hub(), topic, Audience::Counted)
+    }
+
+    /// As [`Endpoint::subscribe`], without being among [`Endpoint::subscriptions`]: what a test overhears.
+    pub(crate) fn overhear(&self, topic: &str) -> Subscriber {
+        Subscriber::new(self.hub(), topic, Audience::Uncounted)
     }
 
     /// Closes every socket with this id (close code 1001).
@@ -58,6 +101,17 @@ impl Endpoint {
     /// [`Overloaded`] if PubSub has too much waiting; nothing was sent.
     pub fn disconnect(&self, socket_id: &str) -> Result<(), Overloaded> {
         self.broadcast(socket_id, DISCONNECT, Payload::EMPTY)
+    }
+
+    /// How many subscriptions a topic has on this node: one for each channel that is joined to it, one for each call of
+    /// `subscribe` that holds.
+    pub async fn subscriptions(&self, topic: &str) -> usize {
+        self.hub().subscriptions(topic).await
+    }
+
+    /// How many clients are connected, by WebSocket and by long poll.
+    pub fn connections(&self) -> usize {
+        self.hub().connections()
     }
 
     /// Everyone present on a topic: `{key: {"metas": [...]}}`.
@@ -101,6 +155,7 @@ impl fmt::Debug for Assigns {
 
 /// Where the client's request went.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestUri {
     /// `http` or `https`.
     pub scheme: String,
@@ -115,7 +170,10 @@ pub struct RequestUri {
 }
 
 /// What is known of a client that connects.
-#[derive(Clone, Debug)]
+///
+/// Its debug text leaves out what may be secret: the values of params and headers, and the token.
+#[derive(Clone)]
+#[non_exhaustive]
 pub struct ConnectInfo {
     /// The decoded query (`Plug.Conn.Query`).
     pub params: Params,
@@ -123,25 +181,58 @@ pub struct ConnectInfo {
     pub peer: SocketAddr,
     /// Where it went.
     pub uri: RequestUri,
-    /// Its headers whose name starts with `x-`, in the order they came.
-    pub x_headers: Vec<(String, String)>,
-    /// Its `user-agent` header.
-    pub user_agent: Option<String>,
+    /// Its headers, names in lower case; values of one name in the order they came. Bytes that are no UTF-8 are replaced.
+    pub headers: Vec<(String, String)>,
     /// The token it sent as a subprotocol, or over long poll in a header; only where the socket asks for it.
     pub auth_token: Option<String>,
 }
 
+impl ConnectInfo {
+    /// The first value of a header; its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(present, _)| present == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl fmt::Debug for ConnectInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (params, headers) = (self.params.0.keys(), self.headers.iter().map(|(name, _)| name));
+        f.debug_struct("ConnectInfo")
+            .field("peer", &self.peer)
+            .field("path", &self.uri.path)
+            .field("params", &params.collect::<Vec<_>>())
+            .field("headers", &headers.collect::<Vec<_>>())
+            .field("auth_token", &self.auth_token.as_ref().map(|_| "…"))
+            .finish_non_exhaustive()
+    }
+}
+
 /// An accepted client.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Connected {
     /// For its channels.
     pub assigns: Assigns,
-    /// The socket's id: a `disconnect` broadcast on it closes the socket.
+    /// The socket's id: [`Endpoint::disconnect`] with it closes the socket. Sockets may share one.
     pub id: Option<String>,
+}
+
+impl Connected {
+    /// Accepts a client, with a value for its channels (`Cx::assigns`) to read.
+    pub fn with<T: Any + Send + Sync>(assigns: T) -> Self {
+        Connected { assigns: Assigns::new(assigns), id: None }
+    }
+
+    /// Gives the socket an id, such as `user:7`.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
 }
 
 /// A refused client.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// `:error`: 403.
     Refused,
@@ -155,6 +246,7 @@ type ErrorHandler = Arc<dyn Fn(&str) -> (u16, String) + Send + Sync>;
 
 /// How a socket's long poll behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LongPollOptions {
     /// Milliseconds that a poll waits for a message.
     pub window_ms: u64,
@@ -179,6 +271,7 @@ impl Default for LongPollOptions {
 
 /// Whether a socket offers permessage-deflate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compression {
     /// Offers are ignored.
     Off,
@@ -188,6 +281,7 @@ pub enum Compression {
 
 /// Settings of one socket. Phoenix's defaults.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SocketOptions {
     /// Milliseconds without a frame from the client after which it is closed with 1002.
     pub idle_timeout_ms: u64,
@@ -197,7 +291,7 @@ pub struct SocketOptions {
     pub frame_bytes_max: usize,
     /// Bytes of one message, after reassembly and decompression.
     pub message_bytes_max: usize,
-    /// Bytes that may wait for a client that does not read.
+    /// Bytes that may wait for a client that does not read. Where channels send large messages, this should hold some.
     pub outbox_bytes_max: usize,
     /// Messages that may wait for a connection's channels.
     pub inbox_messages_max: usize,
@@ -205,7 +299,8 @@ pub struct SocketOptions {
     pub websocket: bool,
     /// Long poll at `PATH/longpoll`, if wanted.
     pub longpoll: Option<LongPollOptions>,
-    /// Which origins may connect.
+    /// Which origins may connect. As in Phoenix the default asks for the host that the server is known by, and that is
+    /// `localhost` unless set: a page opened by another name, `127.0.0.1` among them, needs another policy.
     pub check_origin: OriginPolicy,
     /// Whether the token subprotocol (and long poll's token header) is read.
     pub auth_token: bool,
@@ -272,27 +367,24 @@ impl SocketSpecBuilder {
     /// Routes topics that match a pattern (`room:*`, or one exact topic) to channels of a type. The first route that
     /// matches is taken.
     ///
-    /// # Errors
-    /// [`PatternError`] if a star stands before the pattern's end.
-    pub fn channel<C: Channel>(self, pattern: &str) -> Result<Self, PatternError> {
+    /// # Panics
+    /// If a star stands before the pattern's end.
+    pub fn channel<C: Channel>(self, pattern: &str) -> Self {
         self.route(pattern, Arc::new(ChannelFactory::<C>::new(None)))
     }
 
     /// The same, with something that each join can read through [`super::JoinCx::state`].
     ///
-    /// # Errors
-    /// [`PatternError`] if a star stands before the pattern's end.
-    pub fn channel_with<C: Channel>(
-        self,
-        pattern: &str,
-        state: Arc<dyn Any + Send + Sync>,
-    ) -> Result<Self, PatternError> {
+    /// # Panics
+    /// If a star stands before the pattern's end.
+    pub fn channel_with<C: Channel>(self, pattern: &str, state: Arc<impl Any + Send + Sync>) -> Self {
         self.route(pattern, Arc::new(ChannelFactory::<C>::new(Some(state))))
     }
 
-    fn route(mut self, pattern: &str, factory: Arc<dyn Factory>) -> Result<Self, PatternError> {
-        self.routes.push((TopicPattern::parse(pattern)?, factory));
-        Ok(self)
+    fn route(mut self, pattern: &str, factory: Arc<dyn Factory>) -> Self {
+        let pattern = TopicPattern::parse(pattern).unwrap_or_else(|error| panic!("{error}"));
+        self.routes.push((pattern, factory));
+        self
     }
 
     /// Says who may connect. Without it everyone may.
@@ -335,6 +427,12 @@ impl SocketSpecBuilder {
 
 fn everyone() -> Connect {
     Arc::new(|_| Box::pin(std::future::ready(Ok(Connected::default()))))
+}
+
+impl From<SocketSpecBuilder> for Arc<SocketSpec> {
+    fn from(builder: SocketSpecBuilder) -> Self {
+        builder.build()
+    }
 }
 
 impl fmt::Debug for SocketSpecBuilder {

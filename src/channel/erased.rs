@@ -11,8 +11,9 @@ use compact_str::CompactString;
 use futures::FutureExt;
 
 use super::context::{Cx, Env, JoinCx};
+use super::subscriber::{self, Hearing};
 use super::{Channel, Next, Payload, Reason, Refusal};
-use crate::outbox::Broadcast;
+use crate::outbox::{Broadcast, Info, Tag};
 use crate::protocol::message::Ref;
 use crate::protocol::socket::ChannelId;
 
@@ -28,9 +29,11 @@ pub(crate) enum Call {
     /// A message from the client.
     Message { event: CompactString, payload: Payload, reference: Ref },
     /// A message from the server's own code.
-    Info(Box<dyn Any + Send>),
+    Info(Info),
     /// An intercepted broadcast.
     Intercepted(Arc<Broadcast>),
+    /// A broadcast on a topic that the channel's own code has subscribed to.
+    Heard(Arc<Broadcast>, Tag),
     /// The end.
     Terminate(Reason),
 }
@@ -61,24 +64,44 @@ pub(crate) trait Erased: Send {
 }
 
 struct Joined<C> {
-    channel: C,
+    /// Some, until it is dropped.
+    channel: Option<C>,
     cx: Cx<C>,
+}
+
+impl<C> Drop for Joined<C> {
+    /// Wherever the state ends, a panic of its own destructor is its end alone, not its socket's.
+    fn drop(&mut self) {
+        let channel = self.channel.take();
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(channel))) {
+            tracing::error!(why = panic_text(&*panic), "a channel panicked when it was dropped");
+        }
+    }
 }
 
 impl<C: Channel> Joined<C> {
     async fn handle(&mut self, call: Call) -> Option<Next> {
+        let channel = self.channel.as_mut().expect("the channel is there until it is dropped");
         let next = match call {
-            Call::Message { event, payload, .. } => self.channel.handle_in(&event, payload, &mut self.cx).await,
-            Call::Info(info) => match info.downcast() {
-                Ok(info) => self.channel.handle_info(*info, &mut self.cx).await,
+            Call::Message { event, payload, .. } => channel.handle_in(&event, payload, &mut self.cx).await,
+            Call::Info(info) => match info.open().downcast() {
+                Ok(info) => channel.handle_info(*info, &mut self.cx).await,
                 // Handles are made with the channel's own type, so this is unreachable through the public API.
                 Err(_) => Next::crash("a message of another channel's type"),
             },
             Call::Intercepted(broadcast) => {
-                self.channel.handle_out(&broadcast.event, &broadcast.payload, &mut self.cx).await
+                channel.handle_out(&broadcast.event, &broadcast.payload, &mut self.cx).await
             }
+            Call::Heard(broadcast, tag) => match tag.downcast_ref::<Hearing<C::Info>>() {
+                Some(hearing) => {
+                    let info = hearing.hear(subscriber::Broadcast::new(broadcast));
+                    channel.handle_info(info, &mut self.cx).await
+                }
+                // Subscriptions are made with the channel's own type as well.
+                None => Next::crash("a broadcast heard for another channel's type"),
+            },
             Call::Terminate(reason) => {
-                self.channel.terminate(&reason, &mut self.cx).await;
+                channel.terminate(&reason, &mut self.cx).await;
                 return None;
             }
         };
@@ -144,8 +167,8 @@ impl<C: Channel> Factory for ChannelFactory<C> {
             let joining = AssertUnwindSafe(C::join(&topic, params, &mut cx)).catch_unwind().await;
             let outcome = match joining {
                 Ok(Ok((state, response))) => {
-                    let cx = Cx { env: cx.env, reference: None, tracked: false, channel: PhantomData };
-                    Outcome::Joined(Ok((Box::new(Joined { channel: state, cx }), response)))
+                    let cx = Cx::new(cx.env);
+                    Outcome::Joined(Ok((Box::new(Joined { channel: Some(state), cx }), response)))
                 }
                 Ok(Err(refusal)) => Outcome::Joined(Err(refusal)),
                 Err(panic) => Outcome::JoinCrashed(panic_text(&*panic)),

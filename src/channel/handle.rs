@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
 
-use crate::outbox::{Conn, Mail, Undelivered};
+use crate::outbox::{Conn, Info, Mail, Undelivered};
 use crate::protocol::message::{Ref, Reply};
 use crate::protocol::socket::ChannelId;
 
@@ -26,7 +26,7 @@ impl<I: Send + 'static> Handle<I> {
     /// drops the message silently.
     pub fn send(&self, info: I) -> Result<(), Undelivered> {
         let conn = self.conn.upgrade().ok_or(Undelivered)?;
-        conn.post(self.channel, Mail::Info(Box::new(info)))
+        conn.post(self.channel, Mail::Info(Info::new(info)))
     }
 }
 

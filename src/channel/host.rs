@@ -27,7 +27,7 @@ use crate::protocol::message::{Ref, Reply};
 use crate::protocol::socket::{ChannelId, Request, Socket};
 use crate::protocol::websocket::{self, Opcode};
 use crate::protocol::wire::{self, DecodeError, Incoming};
-use crate::pubsub::{Hub, Live, Subscription};
+use crate::pubsub::{Hub, Live, Role, Subscription};
 
 /// Rounds of mail that one poll hands out.
 const MAIL_ROUNDS_PER_POLL: usize = 16;
@@ -245,6 +245,7 @@ impl Host {
                     Mail::Intercepted(broadcast) => {
                         self.work(at, Work::Call(Call::Intercepted(broadcast)), cx, out);
                     }
+                    Mail::Heard(broadcast, tag) => self.work(at, Work::Call(Call::Heard(broadcast, tag)), cx, out),
                     Mail::Reply(reference, reply) => {
                         if let Err(why) = self.reply(at, &reference, &reply, out) {
                             self.stop(at, Reason::Crashed(why), cx, out);
@@ -292,10 +293,13 @@ impl Host {
         self.conn.refuse_mail();
         let entries = self.socket.drain();
         for entry in &entries {
-            self.hub().unsubscribe(&self.conn, Arc::clone(&entry.topic), Some(entry.id));
+            self.hub().unsubscribe(&self.conn, Arc::clone(&entry.topic), Role::Fastlane(entry.id));
+        }
+        for (channel, topic) in self.conn.take_all_subscriptions() {
+            self.hub().unsubscribe(&self.conn, topic, Role::Inbox(channel));
         }
         if let Some(id) = self.socket_id.take() {
-            self.hub().unsubscribe(&self.conn, id, None);
+            self.hub().unsubscribe(&self.conn, id, Role::SocketId);
         }
         if !farewell.is_empty() {
             self.hub().send_behind(&self.conn, farewell.to_vec());
@@ -324,6 +328,13 @@ impl Host {
     pub(crate) fn frame_limits(&self) -> websocket::Limits {
         let options = &self.spec.options;
         websocket::Limits { frame_bytes_max: options.frame_bytes_max, message_bytes_max: options.message_bytes_max }
+    }
+
+    /// Ends what a channel has subscribed to by its own code.
+    fn end_subscriptions(&self, channel: ChannelId) {
+        for topic in self.conn.take_subscriptions(channel) {
+            self.hub().unsubscribe(&self.conn, topic, Role::Inbox(channel));
+        }
     }
 
     fn hub(&self) -> &Hub {

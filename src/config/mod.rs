@@ -27,10 +27,9 @@ pub use self::flags::{arguments, file_argument, flags};
 use self::layers::Layers;
 use self::rules::Held;
 use self::settings::TABLE;
-pub use self::settings::{
-    Auth, AuthMethod, CheckOrigin, LOCAL_HOSTS, LogFormat, Longpoll, Mcp, McpCompat, Mode, SECRET_BYTES_MIN, Secret,
-    Server, Settings, Socket,
-};
+#[cfg(test)]
+pub use self::settings::{AuthMethod, SECRET_BYTES_MIN, Secret};
+pub use self::settings::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
 
 /// The environment variable that names the settings file.
 pub const FILE_VARIABLE: &str = "BENNU_CONFIG";

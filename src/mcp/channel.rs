@@ -65,7 +65,7 @@ impl Channel for SessionChannel {
         if topic == SESSION_TOPIC_PREFIX {
             return Err(Refusal::reason(UNKNOWN_TOPIC));
         }
-        let client = ClientInfo::parse(json(&params)).map_err(|refused| Refusal::reason(&refused.to_string()))?;
+        let client = ClientInfo::parse(json(&params)).map_err(Refusal::reason)?;
         let user = authenticate(&mcp, &params).await?;
 
         let connection = cx.connection_id();
@@ -73,7 +73,7 @@ impl Channel for SessionChannel {
         tracing::debug!(client = client.name, version = client.version, user = &*user.user, "an MCP session begins");
         let reply = Payload::json(&JoinReply::new(SERVER_NAME, env!("CARGO_PKG_VERSION"), session.id()))?;
         // An inbox that is full ends the connection, and this session with it.
-        let _ = cx.handle().send(Info::Joined);
+        cx.send(Info::Joined);
         Ok((SessionChannel { mcp, session, connection, user, calls: Vec::new(), liveness: None }, reply))
     }
 
@@ -131,7 +131,7 @@ impl Drop for SessionChannel {
 }
 
 impl SessionChannel {
-    fn expect_life(&mut self, after_ms: u64, cx: &Cx<Self>) {
+    fn expect_life(&mut self, after_ms: u64, cx: &mut Cx<Self>) {
         self.liveness = Some(cx.send_after(Duration::from_millis(after_ms), Info::LivenessDue));
     }
 
@@ -268,5 +268,5 @@ pub(super) fn json(payload: &Payload) -> &[u8] {
 /// Who joins, by the credential among the join's parameters.
 pub(super) async fn authenticate(mcp: &Mcp, params: &Payload) -> Result<Identity, Refusal> {
     let credential = Credential::choose(json(params));
-    mcp.auth.authenticate(credential).await.map_err(|refused| Refusal::reason(&refused.0))
+    mcp.auth.authenticate(credential).await.map_err(|refused| Refusal::reason(refused.0))
 }

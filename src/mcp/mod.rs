@@ -21,11 +21,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use auth::McpAuth;
-use runs::{Publish, Runs};
+use runs::Runs;
 use session::Sessions;
 use tools::Tools;
 
-use crate::channel::SocketSpecBuilder;
+use crate::channel::{Endpoint, Payload, SocketSpecBuilder};
 use crate::protocol::jsonrpc::Compat;
 use crate::protocol::mcp::run_log::{RUN_BYTES_MAX, RUN_EVENTS_MAX, RUN_RETENTION_MS};
 use crate::protocol::mcp::{
@@ -86,25 +86,25 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// MCP with these tools (see [`Tools::builtin`]). `publish` broadcasts on the server's PubSub.
-    pub fn new(settings: Settings, auth: Arc<dyn McpAuth>, tools: Tools, publish: Publish) -> Arc<Self> {
-        let runs = Arc::new(Runs::new(&settings, publish));
+    /// MCP with these tools (see [`Tools::builtin`]), whose runs can be watched on the endpoint's topics.
+    pub fn new(settings: Settings, auth: Arc<dyn McpAuth>, tools: Tools, endpoint: &Endpoint) -> Arc<Self> {
+        let endpoint = endpoint.clone();
+        let publish =
+            move |topic: &str, event: &str, json| endpoint.broadcast(topic, event, Payload::Json(json)).is_ok();
+        let runs = Arc::new(Runs::new(&settings, Arc::new(publish)));
         Arc::new(Mcp { settings, auth, tools, runs, sessions: Sessions::default() })
     }
 
     /// Adds the MCP topics to a socket.
     pub fn routes(self: &Arc<Self>, socket: SocketSpecBuilder) -> SocketSpecBuilder {
         // The first route that matches is taken, so the last one gets every other topic.
-        let routes = |socket: SocketSpecBuilder| {
-            socket
-                .channel_with::<watching::Observer>(OBSERVER_TOPIC, self.clone())?
-                .channel_with::<channel::SessionChannel>(SESSION_TOPIC, self.clone())?
-                .channel_with::<channel::SessionChannel>(&format!("{SESSION_TOPIC_PREFIX}*"), self.clone())?
-                .channel_with::<watching::RunChannel>(&format!("{RUN_TOPIC_PREFIX}*"), self.clone())?
-                .channel_with::<watching::RunsChannel>(RUNS_TOPIC, self.clone())?
-                .channel_with::<watching::Unknown>("mcp:*", self.clone())
-        };
-        routes(socket).expect("the topics are constants, with stars at their ends")
+        socket
+            .channel_with::<watching::Observer>(OBSERVER_TOPIC, self.clone())
+            .channel_with::<channel::SessionChannel>(SESSION_TOPIC, self.clone())
+            .channel_with::<channel::SessionChannel>(&format!("{SESSION_TOPIC_PREFIX}*"), self.clone())
+            .channel_with::<watching::RunChannel>(&format!("{RUN_TOPIC_PREFIX}*"), self.clone())
+            .channel_with::<watching::RunsChannel>(RUNS_TOPIC, self.clone())
+            .channel_with::<watching::Unknown>("mcp:*", self.clone())
     }
 
     /// The runs, to list them; and to [`Runs::drain`] them, which a program of your own does when it stops.

@@ -91,7 +91,7 @@ impl Channel for RunChannel {
         let events = entries.iter().map(|entry| raw_text(&entry.event)).collect();
         let reply = Payload::json(&Reply { run: summary, events })?;
         // An inbox that is full ends the connection, and this channel with it.
-        let _ = cx.handle().send(Joined);
+        cx.send(Joined);
         Ok((RunChannel { run: (!has_ended).then_some(run), cursor }, reply))
     }
 
@@ -148,7 +148,7 @@ impl Channel for RunsChannel {
         let (runs, cursor) = mcp.runs.list(|owner| mcp.auth.may_watch(&watcher, owner));
         let reply = Payload::json(&Reply { runs })?;
         // An inbox that is full ends the connection, and this channel with it.
-        let _ = cx.handle().send(Joined);
+        cx.send(Joined);
         Ok((RunsChannel { mcp, watcher, cursor }, reply))
     }
 

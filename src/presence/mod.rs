@@ -145,6 +145,7 @@ fn read_meta(meta: &Payload) -> Meta {
 
 /// Why a presence was not tracked or updated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrackError {
     /// The channel is tracked under this key already.
     #[error("{0}")]

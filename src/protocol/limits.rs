@@ -51,3 +51,13 @@ pub const CLOSE_LINGER_MS: u64 = 5_000;
 
 /// Presences that one channel may track at once.
 pub const PRESENCES_PER_CHANNEL_MAX: usize = 1_000;
+
+/// Subscriptions to further topics that one channel may hold at once.
+pub const SUBSCRIPTIONS_PER_CHANNEL_MAX: usize = 1_000;
+
+/// Broadcasts that may wait for a subscriber that is no channel. Then it misses some, and is told how many.
+pub const SUBSCRIBER_BROADCASTS_MAX: usize = 1_024;
+
+/// Commands (broadcasts, subscriptions, output behind them) that may wait for a shard of PubSub. Above it broadcasts from
+/// outside are refused, and connections are not read until half of them are done.
+pub const SHARD_COMMANDS_MAX: usize = 65_536;

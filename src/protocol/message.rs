@@ -91,12 +91,17 @@ impl Payload {
     /// Parses the JSON text into a type.
     ///
     /// # Errors
-    /// [`PayloadError`] if the payload is binary or has another shape.
-    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, PayloadError> {
+    /// [`ParseError`] if the payload is binary or has another shape. In a join `?` makes it a refusal that says so.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ParseError> {
         match self {
-            Payload::Json(text) => serde_json::from_slice(text).map_err(|error| PayloadError(error.to_string())),
-            Payload::Binary(data) => Err(PayloadError(format!("expected JSON, got {} bytes of binary", data.len()))),
+            Payload::Json(text) => serde_json::from_slice(text).map_err(|error| ParseError(error.to_string())),
+            Payload::Binary(data) => Err(ParseError(format!("expected JSON, got {} bytes of binary", data.len()))),
         }
+    }
+
+    /// Binary data.
+    pub fn binary(data: impl Into<Bytes>) -> Self {
+        Payload::Binary(data.into())
     }
 
     /// Whether the payload is a JSON object, as Phoenix demands of pushes and broadcasts in V2.
@@ -131,10 +136,22 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// A payload that has no JSON form, or not the one asked for.
+/// A value that has no JSON form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("payload: {0}")]
 pub struct PayloadError(String);
+
+/// A payload of another shape than was asked for: the client's fault, as a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("payload: {0}")]
+pub struct ParseError(String);
+
+impl From<ParseError> for PayloadError {
+    /// For those who put one payload's JSON inside another's.
+    fn from(error: ParseError) -> Self {
+        PayloadError(error.0)
+    }
+}
 
 /// The answer to a client's message: `phx_reply` with a status and a response.
 ///
@@ -156,6 +173,20 @@ impl Reply {
     /// A reply with status `error`.
     pub fn error(response: impl Into<Payload>) -> Self {
         Reply { status: CompactString::const_new("error"), response: response.into() }
+    }
+}
+
+impl From<()> for Payload {
+    /// The empty object.
+    fn from((): ()) -> Self {
+        Payload::EMPTY
+    }
+}
+
+impl From<&Payload> for Payload {
+    /// Shares the bytes.
+    fn from(payload: &Payload) -> Self {
+        payload.clone()
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::SHARD_COMMANDS_MAX;
 use crate::outbox::Conn;
+use crate::protocol::limits::SHARD_COMMANDS_MAX;
 
 /// Commands of a crowded shard at which it is crowded no longer. Below the limit, so that those who come back at once do
 /// not fill it in one go.

@@ -6,6 +6,7 @@
 //! Order: what one connection sends through its shard (its broadcasts, and what it says afterwards) reaches it in that
 //! order, because it is one queue. Different publishers have no order among each other, as in Phoenix.
 
+mod listener;
 mod load;
 mod shard;
 
@@ -15,23 +16,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::metrics::METRICS;
-use crate::outbox::{Broadcast, Conn, ConnLimits, Control};
+use crate::outbox::{Broadcast, Conn, ConnLimits, Control, Tag};
+use crate::protocol::limits::SHARD_COMMANDS_MAX;
 use crate::protocol::message::Payload;
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire::WireVersion;
+use listener::Listener;
+pub(crate) use listener::{Audience, Listening, Received};
 use load::{Backlog, Load};
 
-/// Commands that may wait for a shard. Above it broadcasts from outside are refused, and connections are not read until
-/// half of them are done.
-pub const SHARD_COMMANDS_MAX: usize = 65_536;
-
-/// What a subscriber wants of a topic.
-#[derive(Debug, Clone, Copy)]
-pub enum Subscription {
+/// What a connection wants of a topic.
+#[derive(Debug)]
+pub(crate) enum Subscription {
     /// Frames for the client, except the events of the list, which go to the channel's inbox.
     Fastlane {
         /// The subscribing channel.
@@ -39,7 +39,25 @@ pub enum Subscription {
         /// The events its handler intercepts.
         intercept: &'static [&'static str],
     },
+    /// Mail for the channel's own code, with what it gave to know it by.
+    Inbox {
+        /// The subscribing channel.
+        channel: ChannelId,
+        /// Comes with each mail.
+        tag: Tag,
+    },
     /// The connection itself listens for `disconnect` on its socket id.
+    SocketId,
+}
+
+/// Which of a connection's subscriptions to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The one that joining made.
+    Fastlane(ChannelId),
+    /// Those that the channel's own code made.
+    Inbox(ChannelId),
+    /// The socket id's.
     SocketId,
 }
 
@@ -47,7 +65,10 @@ enum Command {
     Register(Arc<Conn>),
     Unregister(Arc<Conn>),
     Subscribe { conn: Arc<Conn>, topic: Arc<str>, subscription: Subscription, first: Vec<u8> },
-    Unsubscribe { conn: Arc<Conn>, topic: Arc<str>, channel: Option<ChannelId> },
+    Unsubscribe { conn: Arc<Conn>, topic: Arc<str>, role: Role },
+    Listen { topic: Arc<str>, listener: Listener },
+    Unlisten { topic: Arc<str>, id: u64 },
+    Count { topic: Arc<str>, answer: oneshot::Sender<usize> },
     Publish { broadcast: Arc<Broadcast>, fence: Option<Arc<Conn>> },
     Direct { conn: Arc<Conn>, bytes: Vec<u8> },
     Order(Control, usize),
@@ -74,7 +95,7 @@ pub struct Hub {
 
 struct Inner {
     shards: Vec<ShardHandle>,
-    next_conn: AtomicU64,
+    next_id: AtomicU64,
     live: AtomicUsize,
     load: Arc<Load>,
 }
@@ -109,15 +130,15 @@ impl Hub {
                 (ShardHandle { commands, backlog, holds }, tokio::spawn(watched(running)))
             })
             .unzip();
-        let inner = Inner { shards, next_conn: AtomicU64::new(1), live: AtomicUsize::new(0), load };
+        let inner = Inner { shards, next_id: AtomicU64::new(1), live: AtomicUsize::new(0), load };
         (Hub { inner: Arc::new(inner) }, tasks)
     }
 
     /// Takes up a connection and gives it a shard. `direct` is the stream to write to, or none for a queued sink.
     pub fn connect(&self, version: WireVersion, limits: ConnLimits, direct: Option<OwnedWriteHalf>) -> Arc<Conn> {
-        let id = self.inner.next_conn.fetch_add(1, Ordering::Relaxed);
-        let shard = id % self.inner.shards.len() as u64;
-        let conn = Conn::new(id, u16::try_from(shard).expect("shards are at most u16::MAX"), version, limits, direct);
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let shard = u16::try_from(self.shard_of(id)).expect("shards are at most u16::MAX");
+        let conn = Conn::new(id, shard, version, limits, direct);
         self.command(conn.shard(), Command::Register(Arc::clone(&conn)));
         conn
     }
@@ -158,11 +179,42 @@ impl Hub {
         self.command(conn.shard(), Command::Subscribe { conn: Arc::clone(conn), topic, subscription, first });
     }
 
-    /// Ends a channel's subscription, or the socket id's where `channel` is none. What the connection sends afterwards
-    /// follows the last frame of the topic.
-    pub(crate) fn unsubscribe(&self, conn: &Arc<Conn>, topic: Arc<str>, channel: Option<ChannelId>) {
+    /// Ends subscriptions of a connection to a topic. What the connection sends afterwards follows the last frame of the
+    /// topic.
+    pub(crate) fn unsubscribe(&self, conn: &Arc<Conn>, topic: Arc<str>, role: Role) {
         conn.raise_fence();
-        self.command(conn.shard(), Command::Unsubscribe { conn: Arc::clone(conn), topic, channel });
+        self.command(conn.shard(), Command::Unsubscribe { conn: Arc::clone(conn), topic, role });
+    }
+
+    /// Subscribes somebody who is no connection, until the subscription is dropped.
+    pub(crate) fn listen(&self, topic: &str, audience: Audience) -> Listening {
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let (listener, broadcasts, missed) = Listener::new(id, audience);
+        let topic = Arc::<str>::from(topic);
+        let shard = self.shard_of(id);
+        self.command(shard, Command::Listen { topic: Arc::clone(&topic), listener });
+        Listening { hub: Arc::downgrade(&self.inner), shard, topic, id, broadcasts, missed }
+    }
+
+    /// How many subscriptions a topic has.
+    pub(crate) async fn subscriptions(&self, topic: &str) -> usize {
+        let topic = Arc::<str>::from(topic);
+        let ask = |index| {
+            let (answer, counted) = oneshot::channel();
+            self.command(index, Command::Count { topic: Arc::clone(&topic), answer });
+            counted
+        };
+        let asked: Vec<_> = (0..self.inner.shards.len()).map(ask).collect();
+        let mut sum = 0;
+        for counted in asked {
+            // A shard that is gone with its runtime has no subscribers.
+            sum += counted.await.unwrap_or(0);
+        }
+        sum
+    }
+
+    fn shard_of(&self, id: u64) -> usize {
+        usize::try_from(id % self.inner.shards.len() as u64).expect("shards are at most u16::MAX")
     }
 
     /// Sends framed bytes to a connection behind everything that it has sent through its shard so far.
@@ -213,7 +265,9 @@ impl Hub {
         let shard = &self.inner.shards[index];
         shard.backlog.add(&self.inner.load);
         // A send fails only when the runtime, and with it the shard, is gone: then there is nobody to tell.
-        let _ = shard.commands.send(command);
+        if shard.commands.send(command).is_err() {
+            shard.backlog.take(1);
+        }
     }
 }
 

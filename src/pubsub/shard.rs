@@ -16,13 +16,13 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::listener::{Audience, Listener};
 use super::load::{Backlog, Load};
-use super::{Command, Holds, Subscription};
+use super::{Command, Holds, Role, Subscription};
 use crate::clock;
 use crate::metrics::METRICS;
 use crate::outbox::{Broadcast, Conn, Control, Mail};
 use crate::protocol::message::DISCONNECT;
-use crate::protocol::socket::ChannelId;
 use crate::protocol::websocket::{self, Opcode};
 use crate::protocol::wire::{self, Kind, WireVersion};
 
@@ -36,9 +36,22 @@ const WRITES_PER_YIELD: usize = 512;
 const TICK: Duration = Duration::from_millis(250);
 
 /// One subscriber of a topic.
-struct Subscriber {
-    slot: u32,
-    subscription: Subscription,
+enum Subscriber {
+    Connection { slot: u32, subscription: Subscription },
+    Listener(Box<Listener>),
+}
+
+impl Subscriber {
+    /// Whether this is what a connection subscribed in such a role.
+    fn is(&self, wanted: u32, role: Role) -> bool {
+        let Subscriber::Connection { slot, subscription } = self else { return false };
+        let held = match subscription {
+            Subscription::Fastlane { channel, .. } => Role::Fastlane(*channel),
+            Subscription::Inbox { channel, .. } => Role::Inbox(*channel),
+            Subscription::SocketId => Role::SocketId,
+        };
+        *slot == wanted && held == role
+    }
 }
 
 struct Member {
@@ -125,12 +138,29 @@ impl Shard {
             Command::Subscribe { conn, topic, subscription, first } => {
                 let Some(slot) = slot_of(&conn) else { return conn.lower_fence(1) };
                 self.stage_bytes(&conn, &first);
-                self.topics.entry(topic).or_default().push(Subscriber { slot, subscription });
+                self.topics.entry(topic).or_default().push(Subscriber::Connection { slot, subscription });
             }
-            Command::Unsubscribe { conn, topic, channel } => {
+            Command::Unsubscribe { conn, topic, role } => {
                 let Some(slot) = slot_of(&conn) else { return conn.lower_fence(1) };
                 self.stage_bytes(&conn, &[]);
-                self.unsubscribe(slot, &topic, channel);
+                self.unsubscribe(&topic, |subscriber| subscriber.is(slot, role), matches!(role, Role::Inbox(_)));
+            }
+            Command::Listen { topic, listener } => {
+                self.topics.entry(topic).or_default().push(Subscriber::Listener(Box::new(listener)));
+            }
+            Command::Count { topic, answer } => {
+                let counted = |subscriber: &&Subscriber| match subscriber {
+                    Subscriber::Connection { .. } => true,
+                    Subscriber::Listener(listener) => listener.audience == Audience::Counted,
+                };
+                let count = self.topics.get(&topic).map_or(0, |subscribers| subscribers.iter().filter(counted).count());
+                // Whoever asked may have given up.
+                let _ = answer.send(count);
+            }
+            Command::Unlisten { topic, id } => {
+                let is_over =
+                    |subscriber: &Subscriber| matches!(subscriber, Subscriber::Listener(listener) if listener.id == id);
+                self.unsubscribe(&topic, is_over, false);
             }
             Command::Publish { broadcast, fence } => {
                 self.publish(&broadcast);
@@ -149,19 +179,18 @@ impl Shard {
         }
     }
 
-    fn unsubscribe(&mut self, slot: u32, topic: &Arc<str>, channel: Option<ChannelId>) {
+    /// Ends the subscription that `is_over` says, or all such where there may be `several`.
+    fn unsubscribe(&mut self, topic: &Arc<str>, is_over: impl Fn(&Subscriber) -> bool, several: bool) {
         let Some(subscribers) = self.topics.get_mut(topic) else {
             return;
         };
-        let at = subscribers.iter().position(|subscriber| {
-            subscriber.slot == slot
-                && match subscriber.subscription {
-                    Subscription::Fastlane { channel: id, .. } => channel == Some(id),
-                    Subscription::SocketId => channel.is_none(),
-                }
-        });
-        if let Some(at) = at {
-            subscribers.swap_remove(at);
+        let mut from = 0;
+        while let Some(at) = subscribers[from..].iter().position(&is_over) {
+            from += at;
+            subscribers.swap_remove(from);
+            if !several {
+                break;
+            }
         }
         if subscribers.is_empty() {
             self.topics.remove(topic);
@@ -175,17 +204,29 @@ impl Shard {
         let subscribers = std::mem::take(held);
         let (mut v1, mut v2) = (None, None);
         for subscriber in &subscribers {
-            let member = &self.members[subscriber.slot as usize];
-            match subscriber.subscription {
+            let (slot, subscription) = match subscriber {
+                Subscriber::Connection { slot, subscription } => (*slot, subscription),
+                Subscriber::Listener(listener) => {
+                    listener.tell(broadcast);
+                    continue;
+                }
+            };
+            let member = &self.members[slot as usize];
+            let is_excepted = |channel| broadcast.except == Some((member.conn.id(), channel));
+            match subscription {
                 Subscription::SocketId => {
                     if &*broadcast.event == DISCONNECT {
                         member.conn.order(Control::Disconnect);
                     }
                 }
-                Subscription::Fastlane { channel, .. } if broadcast.except == Some((member.conn.id(), channel)) => {}
+                Subscription::Fastlane { channel, .. } | Subscription::Inbox { channel, .. }
+                    if is_excepted(*channel) => {}
+                // A connection whose inbox is full closes itself; the shard goes on.
+                Subscription::Inbox { channel, tag } => {
+                    let _ = member.conn.post(*channel, Mail::Heard(Arc::clone(broadcast), Arc::clone(tag)));
+                }
                 Subscription::Fastlane { channel, intercept } if intercept.contains(&&*broadcast.event) => {
-                    // A connection whose inbox is full closes itself; the shard goes on.
-                    let _ = member.conn.post(channel, Mail::Intercepted(Arc::clone(broadcast)));
+                    let _ = member.conn.post(*channel, Mail::Intercepted(Arc::clone(broadcast)));
                 }
                 Subscription::Fastlane { .. } => {
                     let version = member.conn.version();
@@ -195,7 +236,7 @@ impl Shard {
                         None => *cached.insert(self.encode(version, broadcast)),
                     };
                     if let Some(item) = item {
-                        self.stage(subscriber.slot).items.push(item);
+                        self.stage(slot).items.push(item);
                     }
                 }
             }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
-use warp::Filter;
 
-use super::{DrainOptions, Running, ServerOptions, pages};
-use crate::channel::{Compression, Endpoint, LongPollOptions, Payload, SocketOptions};
+use super::{DrainOptions, Server, ServerOptions, pages};
+use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
 use crate::mcp::tools::Tools;
@@ -61,21 +60,21 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let options = server_options(&settings);
     let socket_path = settings.socket.path.clone();
     let socket_options = socket_options(&settings)?;
-    let mcp_settings = mcp_settings(&settings);
-    let mut mcp = None;
-    let running = Running::start(options, |endpoint| {
-        let mcp = mcp.insert(start_mcp(mcp_settings, endpoint));
-        let socket = endpoint.socket(&settings.socket.path).options(|options| *options = socket_options);
-        (vec![mcp.routes(socket).build()], pages::assets(&settings.socket.path).boxed())
-    })
-    .with_context(|| format!("listening on {listen}"))?;
+    let endpoint = Endpoint::start();
+    let tools = Tools::builtin(settings.mcp.search_root.clone());
+    let mcp = Mcp::new(mcp_settings(&settings), Arc::new(Development), tools, &endpoint);
+    let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
+    let running = Server::new(&endpoint)
+        .socket(mcp.routes(socket))
+        .routes(pages::assets(&socket_path))
+        .options(|settings| *settings = options)
+        .start()
+        .with_context(|| format!("listening on {listen}"))?;
 
     let address = running.address();
     announce(address, &socket_path, development);
     running.until_signalled().await;
-    if let Some(mcp) = mcp
-        && tokio::time::timeout(RUNS_END, mcp.runs().drain()).await.is_err()
-    {
+    if tokio::time::timeout(RUNS_END, mcp.runs().drain()).await.is_err() {
         tracing::warn!("tools that did not heed their cancellation were cut off");
     }
     Ok(())
@@ -92,14 +91,6 @@ fn announce(address: SocketAddr, socket_path: &str, development: bool) {
     }
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-fn start_mcp(settings: mcp::Settings, endpoint: &Endpoint) -> Arc<Mcp> {
-    let tools = Tools::builtin(settings.search_root.clone());
-    let hub = endpoint.hub().clone();
-    let publish =
-        Arc::new(move |topic: &str, event: &str, text| hub.broadcast(topic, event, Payload::Json(text)).is_ok());
-    Mcp::new(settings, Arc::new(Development), tools, publish)
 }
 
 fn mcp_settings(settings: &Settings) -> mcp::Settings {

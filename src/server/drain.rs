@@ -27,6 +27,7 @@ pub(super) enum Stage {
 
 /// Settings of the drain. Phoenix's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DrainOptions {
     /// Milliseconds between `/readyz` turning to 503 and the drain, for balancers to notice.
     pub delay_ms: u64,
@@ -82,7 +83,10 @@ pub(super) async fn drain(hub: &Hub, options: &DrainOptions) {
 }
 
 /// Waits for SIGTERM or SIGINT.
-pub(super) async fn signal() {
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub async fn signal() {
     let mut terminate = unix_signal(SignalKind::terminate()).expect("the runtime handles signals");
     let mut interrupt = unix_signal(SignalKind::interrupt()).expect("the runtime handles signals");
     tokio::select! {

@@ -15,20 +15,19 @@ use tokio::task::JoinHandle;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
-pub use app::run;
-pub use drain::DrainOptions;
+pub(crate) use app::run;
 use drain::Stage;
+pub use drain::{DrainOptions, signal as signalled};
 
 use crate::channel::{Endpoint, SocketSpec};
 use crate::pubsub::Hub;
-use crate::transport::accept::{self, HttpOptions};
-use crate::transport::{self, Admission, AdmissionLimits, LongPolls, Secret};
-
-/// Further routes of a server, beside its sockets.
-pub type Routes = BoxedFilter<(warp::reply::Response,)>;
+pub use crate::transport::accept::HttpOptions;
+use crate::transport::{self, Admission, Guard, LongPolls, accept};
+pub use crate::transport::{AdmissionLimits, Secret};
 
 /// Settings of a server.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerOptions {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -75,8 +74,131 @@ pub fn runtime(workers: usize) -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
+/// A server that is being put together: an endpoint's sockets, and an application's own routes beside them.
+///
+/// ```no_run
+/// # use bennu::{Channel, Endpoint, Server};
+/// # fn serve<Room: Channel>() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let endpoint = Endpoint::start();
+/// let socket = endpoint.socket("/socket").channel::<Room>("room:*");
+/// let running = Server::new(&endpoint).socket(socket).listen(([127, 0, 0, 1], 4000))?;
+/// running.until_signalled().await;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub struct Server {
+    endpoint: Endpoint,
+    sockets: Vec<Arc<SocketSpec>>,
+    routes: BoxedFilter<(warp::reply::Response,)>,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// A server without sockets yet.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let none =
+            warp::any().and_then(|| std::future::ready(Err::<warp::reply::Response, _>(warp::reject::not_found())));
+        Server {
+            endpoint: endpoint.clone(),
+            sockets: Vec::new(),
+            routes: none.boxed(),
+            options: ServerOptions::default(),
+        }
+    }
+
+    /// Adds a socket.
+    ///
+    /// # Panics
+    /// If another endpoint declared it: what is broadcast here would not reach it.
+    pub fn socket(mut self, socket: impl Into<Arc<SocketSpec>>) -> Self {
+        let socket = socket.into();
+        assert!(
+            Arc::ptr_eq(&socket.endpoint, &self.endpoint.shared),
+            "the socket at {:?} was declared by another endpoint than the server's",
+            socket.path
+        );
+        self.sockets.push(socket);
+        self
+    }
+
+    /// Adds routes of the application's own, behind the sockets' and those added before.
+    pub fn routes<F, R>(mut self, routes: F) -> Self
+    where
+        F: Filter<Extract = (R,)> + Clone + Send + Sync + 'static,
+        F::Error: Into<warp::Rejection>,
+        R: warp::Reply + 'static,
+    {
+        self.routes = accept::boxed(self.routes.or(accept::boxed(routes)).unify());
+        self
+    }
+
+    /// Changes settings.
+    pub fn options(mut self, change: impl FnOnce(&mut ServerOptions)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// The sockets and routes as one filter, for a warp application that listens by itself, over plain TCP:
+    /// `warp::serve(server.into_filter().or(application))`. Requests for other paths are rejected.
+    ///
+    /// What this server's own listener does is left to that application's: limits on connections, timeouts for request
+    /// heads and for clients that take nothing, `/livez` and `/readyz`, and to [`drain()`] before it stops.
+    pub fn into_filter(self) -> BoxedFilter<(warp::reply::Response,)> {
+        let Server { sockets, routes, options, .. } = self;
+        let guard = if options.local_only { Guard::LocalOnly } else { Guard::None };
+        accept::boxed(transport::sockets(&sockets, longpolls(&options), guard).or(routes))
+    }
+
+    /// Listens and serves on the current runtime, as long as what is given back is kept; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// What the operating system says of the address.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn listen(mut self, address: impl Into<SocketAddr>) -> io::Result<Running> {
+        self.options.listen = address.into();
+        self.start()
+    }
+
+    /// As [`Server::listen`], at the address of the options.
+    ///
+    /// # Errors
+    /// What the operating system says of the address.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(self) -> io::Result<Running> {
+        Running::start(self)
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("sockets", &self.sockets).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+fn longpolls(options: &ServerOptions) -> LongPolls {
+    LongPolls::new(
+        options.secret.clone().unwrap_or_else(Secret::random),
+        AdmissionLimits { connections_max: options.longpoll_sessions_max, ..options.admission },
+        Duration::from_millis(options.longpoll_body_timeout_ms),
+    )
+}
+
+/// Closes every socket of an endpoint with 1012, in batches, and waits for their conversations to end: what an application
+/// that listens by itself does once it accepts no more connections, since clients come back at once. `delay_ms` and
+/// `linger_ms` are left to it.
+pub async fn drain(endpoint: &Endpoint, options: &DrainOptions) {
+    drain::drain(endpoint.hub(), options).await;
+}
+
 /// What a server holds for its clients at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Held {
     /// Open TCP connections, WebSockets among them.
     pub connections: usize,
@@ -92,8 +214,9 @@ pub struct Held {
     pub longpoll_tokens: usize,
 }
 
-/// A server that listens.
+/// A server that listens. Where it is dropped, listening ends at once; sockets that are open stay.
 #[derive(Debug)]
+#[must_use = "where it is dropped, the server listens no more"]
 pub struct Running {
     address: SocketAddr,
     hub: Hub,
@@ -106,32 +229,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a server on the current runtime. `application` makes its sockets, and its further routes.
-    ///
-    /// # Errors
-    /// What the operating system says of the address.
-    pub fn start(
-        options: ServerOptions,
-        application: impl FnOnce(&Endpoint) -> (Vec<Arc<SocketSpec>>, Routes),
-    ) -> io::Result<Running> {
+    fn start(server: Server) -> io::Result<Running> {
+        let Server { endpoint, sockets, routes: further, options } = server;
+        let hub = endpoint.hub().clone();
         let listener = accept::bind(options.listen, options.http)?;
         let address = listener.local_addr()?;
-        let shards = tokio::runtime::Handle::current().metrics().num_workers();
-        // The shards end with the hub's last handle.
-        let (hub, _shards) = Hub::start(shards);
-        let endpoint = Endpoint::new(hub.clone());
-        let (sockets, further) = application(&endpoint);
 
         let (stage, staged) = watch::channel(Stage::Serving);
         let (stop, stopped) = watch::channel(false);
-        let longpolls = LongPolls::new(
-            options.secret.unwrap_or_else(Secret::random),
-            AdmissionLimits { connections_max: options.longpoll_sessions_max, ..options.admission },
-            Duration::from_millis(options.longpoll_body_timeout_ms),
-        );
+        let longpolls = longpolls(&options);
         // Sockets stand first: each connection passes here.
         let served = pages::open(staged.clone())
-            .and(transport::sockets(&sockets, longpolls.clone()))
+            .and(transport::sockets(&sockets, longpolls.clone(), Guard::None))
             .or(pages::health(staged))
             .or(further);
         let routes = if options.local_only {

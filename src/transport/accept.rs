@@ -31,6 +31,7 @@ const HEADER_BYTES_MIN: usize = 8_192;
 
 /// Settings of the accept loop.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct HttpOptions {
     /// Milliseconds in which a request's head has to arrive.
     pub handshake_timeout_ms: u64,
@@ -115,7 +116,7 @@ impl Connection {
         let warp = TowerToHyperService::new(warp::service(routes));
         let service = service_fn(move |mut request: Request<Incoming>| {
             let authority = request.uri().authority().map(ToString::to_string);
-            let peer = Peer { address, version: request.version(), authority, permit: Arc::clone(&permit) };
+            let peer = Peer { address, version: request.version(), authority, permit: Some(Arc::clone(&permit)) };
             request.extensions_mut().insert(peer);
             warp.call(request)
         });

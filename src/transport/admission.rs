@@ -10,6 +10,7 @@ use crate::metrics::METRICS;
 
 /// Limits on open connections; 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AdmissionLimits {
     /// In all.
     pub connections_max: usize,

@@ -1,15 +1,18 @@
 //! One HTTP request, as the sockets look at it.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
+use warp::Filter;
 use warp::http::{HeaderMap, Method, Version, header};
 
 use super::admission::Permit;
 use crate::channel::RequestUri;
 
-/// What the accept loop knows of a connection; it is among the extensions of each of its requests.
+/// What is known of a connection. Our accept loop puts it among the extensions of each request; under a listener of
+/// somebody else's there is less to know.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The client's address.
@@ -18,8 +21,20 @@ pub struct Peer {
     pub version: Version,
     /// The host and port of its target, if that is a whole URL.
     pub authority: Option<String>,
-    /// The connection's place in the count of open connections.
-    pub permit: Arc<Permit>,
+    /// The connection's place in the count of open connections; none under a listener of somebody else's.
+    pub permit: Option<Arc<Permit>>,
+}
+
+/// The peer of a request, whoever accepted its connection. An address that is not known is 0.0.0.0:0.
+pub(super) fn peer() -> impl Filter<Extract = (Peer,), Error = Infallible> + Clone + Send + Sync + 'static {
+    warp::ext::optional::<Peer>().and(warp::addr::remote()).map(|peer: Option<Peer>, remote: Option<SocketAddr>| {
+        peer.unwrap_or_else(|| Peer {
+            address: remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            version: Version::HTTP_11,
+            authority: None,
+            permit: None,
+        })
+    })
 }
 
 /// A request for one of the sockets.

@@ -53,14 +53,7 @@ pub(super) async fn connect(
         Rejected::Forbidden
     })?;
 
-    let info = ConnectInfo {
-        params,
-        peer: arrival.peer.address,
-        uri,
-        x_headers: x_headers(arrival),
-        user_agent: arrival.header("user-agent"),
-        auth_token,
-    };
+    let info = ConnectInfo { params, peer: arrival.peer.address, uri, headers: headers(arrival), auth_token };
     // Both the making of the future and its polls may panic.
     let connecting = AssertUnwindSafe(async { (spec.connect)(info).await }).catch_unwind();
     match connecting.await {
@@ -71,11 +64,10 @@ pub(super) async fn connect(
     }
 }
 
-fn x_headers(arrival: &Arrival) -> Vec<(String, String)> {
-    arrival
+fn headers(arrival: &Arrival) -> Vec<(String, String)> {
+    let texts = arrival
         .headers
         .iter()
-        .filter(|(name, _)| name.as_str().starts_with("x-"))
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect()
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    texts.collect()
 }

@@ -6,7 +6,7 @@ use warp::http::{HeaderMap, Method, Version, header};
 use warp::path::FullPath;
 use warp::{Filter, Rejection};
 
-use super::arrival::{Peer, authority, split_host};
+use super::arrival::{Peer, authority, peer, split_host};
 
 /// Hosts by which a page on this machine may reach a server in the development setting.
 pub const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -17,12 +17,16 @@ pub fn local_only() -> impl Filter<Extract = (), Error = Rejection> + Clone + Se
     warp::method()
         .and(warp::path::full())
         .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Peer>())
+        .and(peer())
         .and_then(|method: Method, path: FullPath, headers: HeaderMap, peer: Peer| async move {
-            let is_local = is_to_local_host(&peer, &headers) && is_from_local_page(&method, path.as_str(), &headers);
-            if is_local { Ok(()) } else { Err(warp::reject::custom(NotLocal)) }
+            if is_local(&peer, &method, path.as_str(), &headers) { Ok(()) } else { Err(warp::reject::custom(NotLocal)) }
         })
         .untuple_one()
+}
+
+/// Whether a request is for a local host and no page of another site made it.
+pub(super) fn is_local(peer: &Peer, method: &Method, path: &str, headers: &HeaderMap) -> bool {
+    is_to_local_host(peer, headers) && is_from_local_page(method, path, headers)
 }
 
 /// A request that does not come from this machine's own pages.

@@ -10,7 +10,6 @@ mod mount;
 mod websocket;
 
 pub use admission::{Admission, AdmissionLimits};
-pub use arrival::Peer;
 pub use local::{LOCAL_HOSTS, NotLocal, local_only};
 pub use longpoll::{LongPolls, Secret};
-pub use mount::sockets;
+pub use mount::{Guard, sockets};

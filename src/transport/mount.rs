@@ -10,10 +10,10 @@ use warp::http::{HeaderMap, Method, Response, StatusCode, Version};
 use warp::path::FullPath;
 use warp::{Buf, Filter, Rejection};
 
-use super::arrival::{Arrival, Peer};
-use super::connect;
+use super::arrival::{Arrival, Peer, peer};
 use super::longpoll::{self, LongPolls};
 use super::websocket;
+use super::{connect, local};
 use crate::channel::SocketSpec;
 
 pub(super) type HttpResponse = Response<Bytes>;
@@ -26,11 +26,21 @@ enum Transport {
 
 type Mounts = BTreeMap<String, (Arc<SocketSpec>, Transport)>;
 
+/// Who may reach the sockets at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Everyone, or somebody else has looked already.
+    None,
+    /// This machine's own pages and tools; others get 403.
+    LocalOnly,
+}
+
 /// Serves sockets at their paths, `PATH/websocket` and where wanted `PATH/longpoll`. Other paths are rejected, so that
 /// further filters can have them.
 pub fn sockets(
     specs: &[Arc<SocketSpec>],
     longpolls: LongPolls,
+    guard: Guard,
 ) -> impl Filter<Extract = (HttpResponse,), Error = Rejection> + Clone + Send + Sync + use<> {
     let mounts = Arc::new(mounts(specs));
     // The path decides first: a request for somebody else keeps its body.
@@ -43,20 +53,23 @@ pub fn sockets(
         .and(warp::path::full())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Peer>())
+        .and(peer())
         .and(warp::ext::optional::<OnUpgrade>())
         .and(warp::body::stream())
         .and(warp::any().map(move || longpolls.clone()))
         .then(
-            |(spec, transport): (Arc<SocketSpec>, Transport),
-             method: Method,
-             path: FullPath,
-             query: String,
-             headers: HeaderMap,
-             peer: Peer,
-             upgrade: Option<OnUpgrade>,
-             body,
-             longpolls: LongPolls| async move {
+            move |(spec, transport): (Arc<SocketSpec>, Transport),
+                  method: Method,
+                  path: FullPath,
+                  query: String,
+                  headers: HeaderMap,
+                  peer: Peer,
+                  upgrade: Option<OnUpgrade>,
+                  body,
+                  longpolls: LongPolls| async move {
+                if guard == Guard::LocalOnly && !local::is_local(&peer, &method, path.as_str(), &headers) {
+                    return text(StatusCode::FORBIDDEN, "expected a local host and a local page");
+                }
                 let path = path.as_str().to_owned();
                 let arrival = Arrival { method, path, query, headers, peer, upgrade };
                 answer(&spec, transport, arrival, body, &longpolls).await

@@ -13,8 +13,9 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use hyper::upgrade::{OnUpgrade, Parts};
+use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use warp::http::{HeaderValue, Method, Response, StatusCode, header};
 
@@ -110,7 +111,7 @@ pub(super) async fn upgrade(
         deflate = Some(negotiated);
     }
 
-    let permit = Arc::clone(&arrival.peer.permit);
+    let permit = arrival.peer.permit.clone();
     tokio::spawn(serve(upgraded, Arc::clone(spec), version, connected, deflate, permit));
     response
 }
@@ -122,19 +123,32 @@ async fn serve(
     version: WireVersion,
     connected: Connected,
     deflate: Option<Negotiated>,
-    permit: Arc<Permit>,
+    permit: Option<Arc<Permit>>,
 ) {
     let task = match upgraded.await {
-        Ok(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(upgraded) => match take_over(upgraded) {
             // The read buffer pins hyper's 8 KiB: what is in it is copied, and it is dropped here.
-            Ok(Parts { io, read_buf, .. }) => {
-                start(io.into_inner(), read_buf.to_vec(), spec, version, connected, deflate, permit)
-            }
-            Err(_) => return tracing::error!("an upgraded connection was no TCP stream"),
+            Ok((stream, unparsed)) => start(stream, unparsed.to_vec(), spec, version, connected, deflate, permit),
+            Err(_) => return tracing::error!("an upgraded connection was no plain TCP stream"),
         },
         Err(error) => return tracing::debug!(%error, "the upgrade did not come about"),
     };
     task.await;
+}
+
+/// The stream, from our accept loop or from `warp::serve`'s, and what was read of it already.
+fn take_over(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(Parts { io, read_buf, .. }) => return Ok((io.into_inner(), read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    let auto::upgrade::Parts { io, read_buf, .. } = auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded)?;
+    let stream = io.into_inner();
+    // Our own listener has it set for every connection.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was not set");
+    }
+    Ok((stream, read_buf))
 }
 
 fn start(
@@ -144,7 +158,7 @@ fn start(
     version: WireVersion,
     connected: Connected,
     negotiated: Option<Negotiated>,
-    permit: Arc<Permit>,
+    permit: Option<Arc<Permit>>,
 ) -> Task {
     let options = &spec.options;
     let limits = ConnLimits {

@@ -127,7 +127,7 @@ fn bodies_that_do_not_end_hold_what_came_of_them() {
     const CLIENTS: usize = 50;
     const SENT: usize = 200 * KIB;
     let subject = Subject::start(|_, socket| {
-        socket.longpoll.as_mut().expect("it has long poll").window_ms = 1_000;
+        socket.longpoll.as_mut().expect("it has long poll").window_ms = 4_000;
     });
 
     check(&subject, CLIENTS, 2 * SENT + 64 * KIB, |subject| {
@@ -176,7 +176,7 @@ fn posts_that_have_to_wait_are_held_once() {
 fn a_longpoll_session_that_was_only_begun_holds_little() {
     const SESSIONS: usize = 1_000;
     let subject = Subject::start(|_, socket| {
-        socket.longpoll.as_mut().expect("it has long poll").window_ms = 1_000;
+        socket.longpoll.as_mut().expect("it has long poll").window_ms = 4_000;
     });
 
     check(&subject, SESSIONS, 4 * KIB, |subject| {

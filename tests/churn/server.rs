@@ -4,14 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use bennu::channel::{
-    Channel, Compression, Cx, Endpoint, JoinCx, LongPollOptions, Next, Payload, Refusal, SocketOptions,
-};
+use bennu::Server;
+use bennu::channel::{Channel, Compression, Connected, Cx, Endpoint, JoinCx, Next, Payload, Refusal, SocketOptions};
 use bennu::server::{Held, Running, ServerOptions};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use warp::Filter;
-use warp::reply::Response;
 
 use crate::HEAP;
 use crate::client::Client;
@@ -48,33 +45,26 @@ impl Subject {
         let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let runtime = bennu::server::runtime(2).expect("a runtime starts");
         let guard = runtime.enter();
-        let mut options = ServerOptions { listen: ([127, 0, 0, 1], 0).into(), ..ServerOptions::default() };
-        let mut socket = SocketOptions {
-            compression: Compression::On,
-            longpoll: Some(LongPollOptions { window_ms: 100, ..LongPollOptions::default() }),
-            ..SocketOptions::default()
-        };
+        let mut options = ServerOptions::default();
+        options.listen = ([127, 0, 0, 1], 0).into();
+        let mut socket = SocketOptions::default();
+        socket.compression = Compression::On;
+        socket.longpoll.get_or_insert_default().window_ms = 100;
         change(&mut options, &mut socket);
 
-        let mut own = None;
-        let running = Running::start(options, |endpoint| {
-            own = Some(endpoint.clone());
-            let spec = endpoint
-                .socket("/socket")
-                .connect(|info| {
-                    let id = info.params.get_str("user").map(str::to_owned);
-                    std::future::ready(Ok(bennu::channel::Connected { id, ..Default::default() }))
-                })
-                .channel::<Room>("room:*")
-                .expect("the pattern is right")
-                .options(|options| *options = socket)
-                .build();
-            let nowhere = warp::any().and_then(async || Err::<Response, _>(warp::reject::not_found()));
-            (vec![spec], nowhere.boxed())
-        })
-        .expect("a free port of 127.0.0.1");
+        let endpoint = Endpoint::start();
+        let spec = endpoint
+            .socket("/socket")
+            .connect(|info| {
+                let mut connected = Connected::default();
+                connected.id = info.params.get_str("user").map(str::to_owned);
+                std::future::ready(Ok(connected))
+            })
+            .channel::<Room>("room:*")
+            .options(|options| *options = socket);
+        let server = Server::new(&endpoint).socket(spec).options(|settings| *settings = options);
+        let running = server.start().expect("a free port of 127.0.0.1");
         drop(guard);
-        let endpoint = own.expect("the application is made");
         let mut subject = Subject { endpoint, running, runtime, rest: Rest::default(), _turn: turn };
         // A first client, so that everything stands that the runtime makes when it is first needed.
         Client::open(subject.address()).end();

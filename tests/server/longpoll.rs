@@ -4,10 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use bennu::channel::{LongPollOptions, Reason};
-use bennu::server::{Running, ServerOptions};
+use bennu::{Endpoint, Server};
 use serde_json::{Value, json};
-use warp::Filter;
-use warp::reply::Response;
 
 use crate::lab::{Counted, DEADLINE, Lab, Poll, until};
 use crate::transcripts::http;
@@ -166,14 +164,10 @@ fn a_post_for_a_channel_that_stays_busy_is_answered_at_the_windows_end_and_handl
 fn a_token_is_of_no_use_at_another_socket() {
     let runtime = bennu::server::runtime(1).expect("a runtime starts");
     let guard = runtime.enter();
-    let options = ServerOptions { listen: ([127, 0, 0, 1], 0).into(), ..ServerOptions::default() };
-    let running = Running::start(options, |endpoint| {
-        let socket =
-            |path| endpoint.socket(path).options(|options| options.longpoll = Some(LongPollOptions::default()));
-        let nowhere = warp::any().and_then(async || Err::<Response, _>(warp::reject::not_found()));
-        (vec![socket("/one").build(), socket("/two").build()], nowhere.boxed())
-    })
-    .expect("a free port of 127.0.0.1");
+    let endpoint = Endpoint::start();
+    let socket = |path| endpoint.socket(path).options(|options| options.longpoll = Some(LongPollOptions::default()));
+    let server = Server::new(&endpoint).socket(socket("/one")).socket(socket("/two"));
+    let running = server.listen(([127, 0, 0, 1], 0)).expect("a free port of 127.0.0.1");
     drop(guard);
     let request = |method, path, qs: &str, body: Option<&str>| {
         let body = body.map(str::as_bytes);

@@ -10,6 +10,7 @@ mod busy;
 mod development;
 mod draining;
 mod edge;
+mod embedded;
 mod endpoint;
 mod isolation;
 mod lab;

@@ -78,6 +78,7 @@ impl Host {
         let entry = self.socket.remove(at);
         let Slot::Joining(joining) = entry.state else { unreachable!("only a pending join is refused") };
         self.unclog(joining.waiting.len());
+        self.end_subscriptions(entry.id);
         self.answer(out, &entry.join_ref, &joining.reference, &text(&entry.topic), reply);
         self.close_replaced(&entry.topic, joining.replaced, out);
 

@@ -14,6 +14,7 @@ use crate::protocol::limits::CHANNEL_WAITING_MAX;
 use crate::protocol::message::{PHX_CLOSE, PHX_ERROR, Payload, Ref, Reply};
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire;
+use crate::pubsub::Role;
 
 /// What a broadcast counts at least towards the bytes that a connection may have ahead in its shard. It costs a write a
 /// subscriber, so a connection has some 60 under way, however small they are.
@@ -117,13 +118,14 @@ impl Host {
                 };
                 self.settle(at, state, next, reference.as_ref(), cx, out);
             }
-            Outcome::Terminated => {}
+            Outcome::Terminated => self.end_subscriptions(channel),
         }
     }
 
     /// A channel that is no longer in the table still gets its `terminate`.
     pub(super) fn finish_orphan(&mut self, finished: Finished, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         let channel = finished.channel;
+        self.end_subscriptions(channel);
         let state = match finished.outcome {
             Outcome::Joined(Ok((state, _))) => state,
             Outcome::Handled { state, next, .. } => {
@@ -269,7 +271,8 @@ impl Host {
         let entry = self.socket.entry(at);
         let (channel, topic) = (entry.id, Arc::clone(&entry.topic));
         let slot = std::mem::replace(&mut entry.state, Slot::Busy(None));
-        self.hub().unsubscribe(&self.conn, topic, Some(channel));
+        self.hub().unsubscribe(&self.conn, topic, Role::Fastlane(channel));
+        self.end_subscriptions(channel);
         match slot {
             Slot::Idle(state) => {
                 self.untrack(channel, &state);

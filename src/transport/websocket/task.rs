@@ -57,7 +57,7 @@ pub(super) struct Task {
     closing: Option<Box<Closing>>,
     /// The conversation counts as live until its last output is written and its handlers are through.
     live: Option<Live>,
-    _permit: Arc<Permit>,
+    _permit: Option<Arc<Permit>>,
 }
 
 struct Closing {
@@ -93,7 +93,7 @@ impl Task {
         negotiated: Option<Negotiated>,
         deflating: Option<Box<Writer>>,
         unparsed: Vec<u8>,
-        permit: Arc<Permit>,
+        permit: Option<Arc<Permit>>,
     ) -> Self {
         let decoder = Decoder::new(negotiated);
         let live = Some(host.live_guard());

@@ -7,19 +7,20 @@
 //! type Line { text: String! }
 //! ```
 //!
-//! Arguments come as variables; the document's first word says which operation it is. Absinthe sends
-//! `subscription:data` on a topic named as the subscription; here it comes on the control topic. The client looks at the
-//! event alone.
+//! Arguments come as variables; the document's first word says which operation it is. Who
+//! subscribes to what is said in a room has its channel subscribe to that room's topic, as Absinthe does; but Absinthe sends
+//! `subscription:data` on a topic named as the subscription, and here it comes on the control topic. The client looks at
+//! the event alone.
 //!
 //! Source: `Absinthe.Phoenix.Channel`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bennu::channel::{Channel, Cx, JoinCx, Next, Payload, Refusal};
+use bennu::channel::{Broadcast, Channel, Cx, JoinCx, Next, Payload, Refusal};
 use serde_json::{Value, json};
 
-/// Event between the channels of the control topic: somebody said something in a room. It is intercepted.
+/// Event on a room's topic: somebody said something there.
 const SAID: &str = "said";
 
 /// What was said, by room.
@@ -40,8 +41,7 @@ pub struct Control {
 }
 
 impl Channel for Control {
-    type Info = ();
-    const INTERCEPT: &'static [&'static str] = &[SAID];
+    type Info = Broadcast;
 
     async fn join(_topic: &str, _params: Payload, cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
         let said = cx.state().expect("the route gives what was said");
@@ -57,21 +57,30 @@ impl Channel for Control {
             "doc" => self.run(&asked, cx),
             "unsubscribe" => {
                 let id = asked["subscriptionId"].as_str().unwrap_or_default();
-                self.subscriptions.remove(id);
+                if let Some(room) = self.subscriptions.remove(id)
+                    && self.subscriptions.values().all(|other| *other != room)
+                {
+                    cx.unsubscribe(&room_topic(&room));
+                }
                 Next::ok(json!({"subscriptionId": id}))
             }
-            other => Next::crash(format!("no clause for {other:?}")),
+            other => Next::unknown(other),
         }
     }
 
-    async fn handle_out(&mut self, _event: &str, payload: &Payload, cx: &mut Cx<Self>) -> Next {
-        let said: Value = payload.parse().expect("the channels of this topic broadcast an object");
+    async fn handle_info(&mut self, said: Broadcast, cx: &mut Cx<Self>) -> Next {
+        let said: Value = said.payload().parse().expect("what is broadcast on a room's topic is an object");
         for (id, _) in self.subscriptions.iter().filter(|(_, room)| **room == said["room"]) {
             let result = json!({"data": {"said": {"text": said["text"]}}});
             cx.push("subscription:data", json!({"subscriptionId": id, "result": result}));
         }
         Next::NoReply
     }
+}
+
+/// Where what is said in a room is published.
+fn room_topic(room: &str) -> String {
+    format!("__absinthe__:field:said:{room}")
 }
 
 impl Control {
@@ -90,12 +99,20 @@ impl Control {
             Some("mutation") => {
                 let text = variables["text"].as_str().unwrap_or_default();
                 self.said.lock().entry(room.to_owned()).or_default().push(text.to_owned());
-                cx.broadcast(SAID, json!({"room": room, "text": text}));
+                let line = json!({"room": room, "text": text});
+                if let Err(error) = cx.broadcast_on(&room_topic(room), SAID, line) {
+                    return Next::error(json!({"errors": [{"message": error.to_string(), "locations": []}]}));
+                }
                 Next::ok(json!({"data": {"say": {"text": text}}}))
             }
             Some("subscription") => {
                 self.made += 1;
                 let id = format!("__absinthe__:doc:{}:{}", cx.connection_id(), self.made);
+                if self.subscriptions.values().all(|other| other != room)
+                    && let Err(error) = cx.subscribe(&room_topic(room), |said| said)
+                {
+                    return Next::error(json!({"errors": [{"message": error.to_string(), "locations": []}]}));
+                }
                 self.subscriptions.insert(id.clone(), room.to_owned());
                 Next::ok(json!({"subscriptionId": id}))
             }

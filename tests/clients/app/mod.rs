@@ -8,13 +8,12 @@ mod yjs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bennu::channel::{ConnectError, ConnectInfo, Connected, Endpoint};
-use bennu::server::{Running, ServerOptions};
+use bennu::server::Running;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
-use warp::Filter;
 
 use crate::DEADLINE;
 use crate::witness::Witness;
@@ -40,6 +39,8 @@ pub struct App {
     pub witness: Arc<Witness>,
     address: SocketAddr,
     server: Option<Server>,
+    /// Bound to the port and never listening, so that nobody else gets it between a stop and the next start.
+    _port: TcpSocket,
 }
 
 struct Server {
@@ -52,8 +53,12 @@ impl App {
     /// Starts on a port that the system chooses.
     pub fn start() -> Self {
         let witness = Arc::new(Witness::default());
-        let server = Server::start(([127, 0, 0, 1], 0).into(), &witness).expect("a free port of 127.0.0.1");
-        App { witness, address: server.running.address(), server: Some(server) }
+        let port = TcpSocket::new_v4().expect("a socket");
+        port.set_reuseaddr(true).expect("it can be set");
+        port.bind(([127, 0, 0, 1], 0).into()).expect("a free port of 127.0.0.1");
+        let address = port.local_addr().expect("it is bound");
+        let server = Server::start(address, &witness).expect("the port is ours");
+        App { witness, address, server: Some(server), _port: port }
     }
 
     /// Where a socket is mounted, such as `ws://127.0.0.1:40123/socket`, without the transport.
@@ -80,15 +85,7 @@ impl App {
 
     /// Starts the stopped server again on its port. What its channels knew is gone.
     pub fn start_again(&mut self) {
-        let given_up = Instant::now() + DEADLINE;
-        // Something else may hold the port for a moment: it is one that the system gives to outgoing connections too.
-        self.server = Some(loop {
-            match Server::start(self.address, &self.witness) {
-                Ok(server) => break server,
-                Err(error) => assert!(Instant::now() < given_up, "{} again: {error}", self.address),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        });
+        self.server = Some(Server::start(self.address, &self.witness).expect("the port is ours"));
     }
 }
 
@@ -96,30 +93,19 @@ impl Server {
     fn start(listen: SocketAddr, witness: &Arc<Witness>) -> std::io::Result<Self> {
         let runtime = bennu::server::runtime(WORKERS)?;
         let entered = runtime.enter();
-        let mut own = None;
-        let running = Running::start(ServerOptions { listen, ..ServerOptions::default() }, |endpoint| {
-            own = Some(endpoint.clone());
-            let socket = endpoint
-                .socket("/socket")
-                .channel_with::<room::Room>("room:*", witness.clone())
-                .and_then(|socket| {
-                    socket
-                        .channel_with::<absinthe::Control>("__absinthe__:control", Arc::new(absinthe::Said::default()))
-                })
-                .and_then(|socket| socket.channel::<yjs::Document>("yjs:*"))
-                .expect("the patterns are right")
-                .build();
-            let supabase = endpoint
-                .socket("/realtime/v1")
-                .connect(|info| std::future::ready(with_key(&info)))
-                .channel_with::<realtime::Realtime>("realtime:*", witness.clone())
-                .expect("the pattern is right")
-                .build();
-            let root = warp::path::end().map(|| warp::Reply::into_response("foreign clients\n"));
-            (vec![socket, supabase], root.boxed())
-        })?;
+        let endpoint = Endpoint::start();
+        let socket = endpoint
+            .socket("/socket")
+            .channel_with::<room::Room>("room:*", witness.clone())
+            .channel_with::<absinthe::Control>("__absinthe__:control", Arc::new(absinthe::Said::default()))
+            .channel::<yjs::Document>("yjs:*");
+        let supabase = endpoint
+            .socket("/realtime/v1")
+            .connect(|info| std::future::ready(with_key(&info)))
+            .channel_with::<realtime::Realtime>("realtime:*", witness.clone());
+        let running = bennu::Server::new(&endpoint).socket(socket).socket(supabase).listen(listen)?;
         drop(entered);
-        Ok(Server { runtime, running, endpoint: own.expect("the application is made") })
+        Ok(Server { runtime, running, endpoint })
     }
 
     fn stop(self, end: End) {

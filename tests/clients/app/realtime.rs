@@ -8,8 +8,7 @@
 
 use std::sync::Arc;
 
-use bennu::channel::{Channel, Cx, JoinCx, Next, Payload, Reason, Refusal};
-use bennu::presence::TrackError;
+use bennu::channel::{Channel, Cx, JoinCx, Next, Payload, Reason, Refusal, TrackError};
 use serde_json::{Value, json};
 
 use crate::witness::Witness;
@@ -39,7 +38,7 @@ impl Channel for Realtime {
             presence_key: (presence["enabled"] == true)
                 .then(|| presence["key"].as_str().unwrap_or_default().to_owned()),
         };
-        cx.handle().send(Joined).map_err(|error| Refusal::reason(&error.to_string()))?;
+        cx.send(Joined);
         Ok((channel, json!({"postgres_changes": []}).into()))
     }
 
@@ -73,7 +72,7 @@ impl Channel for Realtime {
                 Err(error) => Next::crash(error.to_string()),
             },
             "access_token" => Next::NoReply,
-            other => Next::crash(format!("no clause for {other:?}")),
+            other => Next::unknown(other),
         }
     }
 

@@ -26,7 +26,7 @@ impl Channel for Room {
             return Err(Refusal::reason("locked"));
         }
         let witness = cx.state().expect("the route gives the witness");
-        cx.handle().send(Joined).map_err(|error| Refusal::reason(&error.to_string()))?;
+        cx.send(Joined);
         Ok((Room(witness), json!({"room": topic, "params": params.parse::<Value>()?}).into()))
     }
 
@@ -38,7 +38,7 @@ impl Channel for Room {
                 cx.broadcast("shout", payload);
                 Next::ok(Payload::EMPTY)
             }
-            other => Next::crash(format!("no clause for {other:?}")),
+            other => Next::unknown(other),
         }
     }
 

@@ -20,7 +20,7 @@ impl Channel for Document {
     type Info = Joined;
 
     async fn join(_topic: &str, _params: Payload, cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
-        cx.handle().send(Joined).map_err(|error| Refusal::reason(&error.to_string()))?;
+        cx.send(Joined);
         Ok((Document, Payload::EMPTY))
     }
 

@@ -216,7 +216,7 @@ fn a_flood_of_longpoll_sessions_ends_at_their_limit_and_leaves_nothing() {
     let lab = Lab::with(
         |options| options.longpoll_sessions_max = SESSIONS_MAX,
         |options| {
-            options.longpoll = Some(bennu::channel::LongPollOptions { window_ms: 1_000, ..Default::default() });
+            options.longpoll.get_or_insert_default().window_ms = 1_000;
         },
     );
     let refused = Counted::refused_connections();

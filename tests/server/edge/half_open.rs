@@ -23,7 +23,7 @@ fn silent_after(lab: &Lab, topic: &str, last: &[u8]) -> Peer {
 #[test]
 fn a_client_that_vanishes_is_closed_as_idle_and_let_go_of_although_it_never_answers() {
     let lab = Lab::with_socket(|options| {
-        options.idle_timeout_ms = 1_000;
+        options.idle_timeout_ms = 3_000;
         options.compression = bennu::channel::Compression::On;
     });
     let mut watcher = lab.joined("probe:w");

@@ -24,7 +24,7 @@ fn stream(lab: &Lab) -> TcpStream {
 #[test]
 fn many_slow_heads_hold_nobody_up_and_are_all_cut() {
     const SLOW: usize = 300;
-    let lab = Lab::with(|options| options.http.handshake_timeout_ms = 2_000, |_| {});
+    let lab = Lab::with(|options| options.http.handshake_timeout_ms = 5_000, |_| {});
     let mut neighbour = lab.joined("probe:a");
     let begun = Instant::now();
 
@@ -33,7 +33,7 @@ fn many_slow_heads_hold_nobody_up_and_are_all_cut() {
         peer.write(&b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nX: "[..n % 60]);
     }
     until("all are accepted", || lab.held().connections == SLOW + 1);
-    assert!(begun.elapsed() < Duration::from_secs(2), "none is cut yet");
+    assert!(begun.elapsed() < Duration::from_secs(5), "none is cut yet");
 
     let mut late = lab.joined("probe:a");
     lab.broadcast("probe:a", "shout", json!({"n": 1}));
@@ -133,8 +133,8 @@ fn a_frame_that_trickles_does_not_keep_its_socket_open() {
 #[test]
 fn fragments_that_trickle_are_frames_and_hold_no_more_than_a_message_may() {
     let lab = Lab::with_socket(|options| {
-        options.idle_timeout_ms = 700;
-        options.message_bytes_max = 50;
+        options.idle_timeout_ms = 1_500;
+        options.message_bytes_max = 100;
     });
     let mut peer = lab.joined("probe:a");
     let fragment = |opcode| encode_frame(opcode, b" ", FrameBits { fin: false, ..FrameBits::default() });
@@ -142,11 +142,11 @@ fn fragments_that_trickle_are_frames_and_hold_no_more_than_a_message_may() {
 
     peer.write(&fragment(1));
     // One each 20 ms: longer than the idle timeout in all, and one more than the message may have.
-    for _ in 1..=50 {
+    for _ in 1..=100 {
         assert!(peer.next_within(Duration::from_millis(20)).is_none(), "each frame is a sign of life");
         peer.write(&fragment(0));
     }
 
     peer.expect_close(1009);
-    assert!(begun.elapsed() > Duration::from_millis(700));
+    assert!(begun.elapsed() > Duration::from_millis(1_500));
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bennu::channel::{Compression, LongPollOptions, Reason};
+use bennu::channel::{Compression, Reason};
 use serde_json::{Value, json};
 
 use super::{noise, post_head, raw};
@@ -136,7 +136,7 @@ fn a_poll_whose_answer_is_not_read_is_cut_and_its_session_goes_on() {
     let lab = Lab::with(
         |options| options.http.write_timeout_ms = 300,
         |options| {
-            options.longpoll = Some(LongPollOptions { buffer_bytes_max: 64 << 20, ..LongPollOptions::default() });
+            options.longpoll.get_or_insert_default().buffer_bytes_max = 64 << 20;
         },
     );
     let poll = Poll::joined(&lab, "probe:a");

@@ -3,15 +3,15 @@
 mod kernel;
 mod peer;
 mod poll;
-mod probe;
+pub mod probe;
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use bennu::channel::{Assigns, ConnectInfo, Connected, Endpoint, SocketOptions};
+use bennu::channel::{ConnectInfo, Connected, Endpoint, SocketOptions};
 use bennu::metrics::{Counter, METRICS};
-use bennu::server::{Held, Running, ServerOptions};
+use bennu::server::{Held, Running, Server, ServerOptions};
 use tokio::runtime::Runtime;
 use warp::Filter;
 
@@ -64,26 +64,22 @@ impl Lab {
         let runtime = bennu::server::runtime(workers).expect("a runtime starts");
         let _guard = runtime.enter();
         let world = std::sync::Arc::new(World::default());
-        let mut options = ServerOptions { listen: ([127, 0, 0, 1], 0).into(), ..ServerOptions::default() };
-        server(&mut options);
-
-        let mut own = None;
-        let running = Running::start(options, |endpoint| {
-            own = Some(endpoint.clone());
-            let spec = endpoint
-                .socket("/socket")
-                .connect(|info| std::future::ready(Ok(connected(&info))))
-                .channel_with::<Probe>("probe:*", world.clone())
-                .expect("the pattern is right")
-                .options(socket)
-                .build();
-            let root = warp::path::end().map(|| warp::Reply::into_response("the root\n"));
-            (vec![spec], root.boxed())
-        })
-        .expect("a free port of 127.0.0.1");
+        let endpoint = Endpoint::start();
+        let spec = endpoint
+            .socket("/socket")
+            .connect(|info| std::future::ready(Ok(connected(&info))))
+            .channel_with::<Probe>("probe:*", world.clone())
+            .options(socket);
+        let root = warp::path::end().map(|| warp::Reply::into_response("the root\n"));
+        let running = Server::new(&endpoint)
+            .socket(spec)
+            .routes(root)
+            .options(server)
+            .listen(([127, 0, 0, 1], 0))
+            .expect("a free port of 127.0.0.1");
         let address = running.address();
         drop(_guard);
-        Lab { endpoint: own.expect("the application is made"), world, address, running: Some(running), runtime }
+        Lab { endpoint, world, address, running: Some(running), runtime }
     }
 
     /// Where it listens.
@@ -155,8 +151,9 @@ impl Lab {
 }
 
 fn connected(info: &ConnectInfo) -> Connected {
-    let user = info.params.get_str("user").map(|user| format!("user:{user}"));
-    Connected { assigns: Assigns::default(), id: user }
+    let mut connected = Connected::default();
+    connected.id = info.params.get_str("user").map(|user| format!("user:{user}"));
+    connected
 }
 
 /// Waits until a condition holds.

@@ -195,7 +195,7 @@ impl Channel for Probe {
             "track" => {
                 let asked: Value = payload.parse().expect("JSON");
                 let key = asked["key"].as_str().expect("a key");
-                match cx.track(key, &asked["meta"].clone().into()) {
+                match cx.track(key, asked["meta"].clone()) {
                     Ok(_) => Next::ok(cx.presences()),
                     Err(error) => Next::error(json!({"reason": error.to_string()})),
                 }

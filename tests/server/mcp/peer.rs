@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bennu::channel::Payload;
 use bennu::mcp::auth::{Development, McpAuth};
 use bennu::mcp::tools::Tools;
 use bennu::mcp::{Mcp, Settings};
-use bennu::server::{Running, ServerOptions};
+use bennu::server::Running;
+use bennu::{Endpoint, Server};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use warp::Filter;
 
 use crate::transcripts::client::Client;
 
@@ -35,16 +34,10 @@ impl McpServer {
     pub fn with(settings: Settings, auth: Arc<dyn McpAuth>) -> Self {
         let runtime = bennu::server::runtime(2).expect("a runtime starts");
         let _guard = runtime.enter();
-        let options = ServerOptions { listen: ([127, 0, 0, 1], 0).into(), ..ServerOptions::default() };
-        let running = Running::start(options, |endpoint| {
-            let hub = endpoint.hub().clone();
-            let publish =
-                move |topic: &str, event: &str, payload| hub.broadcast(topic, event, Payload::Json(payload)).is_ok();
-            let mcp = Mcp::new(settings, auth, Tools::builtin(None), Arc::new(publish));
-            let socket = mcp.routes(endpoint.socket("/socket")).build();
-            let nothing = warp::any().and_then(|| async { Err::<warp::reply::Response, _>(warp::reject::not_found()) });
-            (vec![socket], nothing.boxed())
-        });
+        let endpoint = Endpoint::start();
+        let mcp = Mcp::new(settings, auth, Tools::builtin(None), &endpoint);
+        let socket = mcp.routes(endpoint.socket("/socket"));
+        let running = Server::new(&endpoint).socket(socket).listen(([127, 0, 0, 1], 0));
         McpServer { running: running.expect("a free port of 127.0.0.1"), _runtime: runtime }
     }
 
