@@ -67,6 +67,8 @@ mod transport;
 pub mod channel;
 #[cfg(feature = "server")]
 pub mod mcp;
+#[cfg(feature = "server")]
+pub mod testing;
 
 // services: each does one thing
 #[cfg(feature = "server")]

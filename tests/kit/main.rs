@@ -1,0 +1,8 @@
+//! Channels through the test kit, and the kit itself: no network, virtual time.
+
+mod assertions;
+mod hazards;
+mod room;
+mod sockets;
+mod subscriptions;
+mod timers;
