@@ -51,8 +51,8 @@ pub(crate) enum Outcome {
     JoinCrashed(String),
     /// A handler decided, or panicked with this text; the reference is that of the message it handled.
     Handled { state: Boxed, next: Result<Next, String>, reference: Option<Ref> },
-    /// `terminate` is through.
-    Terminated,
+    /// `terminate` is through. What it said is sent before the state is dropped, with which presences leave.
+    Terminated(Boxed),
 }
 
 /// A joined channel. The future owns the state and gives it back, so nothing borrows across a park.
@@ -122,10 +122,10 @@ impl<C: Channel> Erased for Joined<C> {
 
             let outcome = match AssertUnwindSafe(self.handle(call)).catch_unwind().await {
                 Ok(Some(next)) => Outcome::Handled { state: self, next: Ok(next), reference },
-                Ok(None) => Outcome::Terminated,
+                Ok(None) => Outcome::Terminated(self),
                 Err(panic) if terminating => {
                     tracing::error!(why = panic_text(&*panic), "terminate panicked");
-                    Outcome::Terminated
+                    Outcome::Terminated(self)
                 }
                 Err(panic) => Outcome::Handled { state: self, next: Err(panic_text(&*panic)), reference },
             };

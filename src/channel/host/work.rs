@@ -118,7 +118,11 @@ impl Host {
                 };
                 self.settle(at, state, next, reference.as_ref(), cx, out);
             }
-            Outcome::Terminated => self.end_subscriptions(channel),
+            Outcome::Terminated(state) => {
+                self.end_subscriptions(channel);
+                // Its presences leave, behind what `terminate` has said.
+                drop(state);
+            }
         }
     }
 
@@ -135,7 +139,7 @@ impl Host {
                 }
                 state
             }
-            Outcome::Joined(Err(_)) | Outcome::JoinCrashed(_) | Outcome::Terminated => return,
+            Outcome::Joined(Err(_)) | Outcome::JoinCrashed(_) | Outcome::Terminated(_) => return,
         };
         self.untrack(channel, &state);
         let reason = if self.closed { Reason::SocketClosed } else { Reason::DuplicateJoin };
