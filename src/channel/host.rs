@@ -55,15 +55,25 @@ struct Joining {
 /// What waits for a channel.
 enum Work {
     Call(Call),
-    Leave(Ref),
-    /// A message that no channel can take.
-    Crash,
+    Leave {
+        join_ref: Ref,
+        reference: Ref,
+    },
+    /// A message that no channel can take, with its ref.
+    Crash(Ref),
     /// A join of the same topic behind one that is pending, or behind what ends the channel.
     Join {
         join_ref: Ref,
         reference: Ref,
         params: Payload,
     },
+}
+
+impl Work {
+    /// Whether it came from the server's own code, for one channel.
+    fn is_mail(&self) -> bool {
+        matches!(self, Work::Call(Call::Info(_) | Call::Intercepted(_) | Call::Heard(..)))
+    }
 }
 
 /// The client sent what can't be read, or a join's answer could not be encoded: the socket ends with close 1011.
@@ -87,8 +97,9 @@ pub(crate) struct Host {
     /// Channels whose waiting work is at its limit.
     clogged: u16,
     fatal: Option<Box<Fatal>>,
-    /// A channel that pushed what can't be encoded: it crashes when its handler is through.
-    doomed: Option<Box<(ChannelId, String)>>,
+    /// Channels that said what can't be encoded, and why not: they crash when their handlers are through.
+    #[expect(clippy::box_collection, reason = "none at rest: 8 bytes of each connection, not 24")]
+    doomed: Option<Box<Vec<(ChannelId, String)>>>,
     /// Bytes sent through the shard since it last had nothing of this connection.
     ahead_bytes: u32,
     closed: bool,
@@ -147,7 +158,8 @@ impl Host {
                     reference: message.reference.clone(),
                 };
                 // No clause of any channel takes an event that is no string.
-                let work = if message.event.as_str().is_some() { Work::Call(call) } else { Work::Crash };
+                let is_text = message.event.as_str().is_some();
+                let work = if is_text { Work::Call(call) } else { Work::Crash(message.reference.clone()) };
                 self.work(at, work, cx, out);
             }
             Request::Heartbeat => {
@@ -158,7 +170,10 @@ impl Host {
             Request::LeaveUnjoined => {
                 self.answer(out, &message.join_ref, &message.reference, &message.topic, &Reply::ok(Payload::EMPTY));
             }
-            Request::Leave(at) => self.work(at, Work::Leave(message.reference.clone()), cx, out),
+            Request::Leave(at) => {
+                let (join_ref, reference) = (message.join_ref.clone(), message.reference.clone());
+                self.work(at, Work::Leave { join_ref, reference }, cx, out);
+            }
             Request::Join { existing } => {
                 let Some(topic) = message.topic.as_str() else {
                     return self.unmatched(&message.reference, &message.topic, out);
@@ -220,7 +235,9 @@ impl Host {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), Fatal> {
         for _ in 0..MAIL_ROUNDS_PER_POLL {
             effect::discard();
-            while let Some(running) = &mut self.running {
+            while self.fatal.is_none()
+                && let Some(running) = &mut self.running
+            {
                 let polled = Pin::new(&mut **running).poll_next(cx);
                 self.carry_out_effects(out);
                 match polled {
@@ -237,6 +254,9 @@ impl Host {
                 return self.verdict();
             }
             for (channel, mail) in mail {
+                if self.fatal.is_some() {
+                    return self.verdict();
+                }
                 let Some(at) = self.socket.position(channel) else {
                     continue;
                 };
@@ -246,11 +266,13 @@ impl Host {
                         self.work(at, Work::Call(Call::Intercepted(broadcast)), cx, out);
                     }
                     Mail::Heard(broadcast, tag) => self.work(at, Work::Call(Call::Heard(broadcast, tag)), cx, out),
-                    Mail::Reply(reference, reply) => {
-                        if let Err(why) = self.reply(at, &reference, &reply, out) {
+                    Mail::Reply(reference, reply) => match self.reply(at, &reference, &reply, out) {
+                        Err(why) if matches!(self.socket.entry(at).state, Slot::Idle(_)) => {
                             self.stop(at, Reason::Crashed(why), cx, out);
                         }
-                    }
+                        Err(why) => self.doom(channel, why),
+                        Ok(()) => {}
+                    },
                 }
             }
         }
@@ -291,6 +313,7 @@ impl Host {
     /// the channels that wait for nothing.
     fn give_up_topics(&mut self, farewell: &[u8]) -> Vec<Boxed> {
         self.conn.refuse_mail();
+        self.doomed = None;
         let entries = self.socket.drain();
         for entry in &entries {
             self.hub().unsubscribe(&self.conn, Arc::clone(&entry.topic), Role::Fastlane(entry.id));

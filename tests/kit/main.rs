@@ -6,3 +6,4 @@ mod room;
 mod sockets;
 mod subscriptions;
 mod timers;
+mod waiting;

@@ -71,7 +71,7 @@ impl Host {
         let subscription = Subscription::Fastlane { channel, intercept };
         self.hub().subscribe(&self.conn, Arc::clone(&topic), subscription, first);
         self.close_replaced(&topic, replaced, out);
-        self.resume(&topic, &join_ref, waiting, cx, out);
+        self.resume(&topic, channel, waiting, cx, out);
     }
 
     pub(super) fn refused(&mut self, at: usize, reply: &Reply, cx: &mut Context<'_>, out: &mut Vec<u8>) {
@@ -82,7 +82,7 @@ impl Host {
         self.answer(out, &entry.join_ref, &joining.reference, &text(&entry.topic), reply);
         self.close_replaced(&entry.topic, joining.replaced, out);
 
-        self.resume(&entry.topic, &entry.join_ref, joining.waiting, cx, out);
+        self.resume(&entry.topic, entry.id, joining.waiting, cx, out);
     }
 
     pub(super) fn close_replaced(&mut self, topic: &str, replaced: Option<Ref>, out: &mut Vec<u8>) {

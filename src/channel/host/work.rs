@@ -64,12 +64,14 @@ impl Host {
     pub(super) fn ends_by_itself(&mut self, at: usize) -> bool {
         match &self.socket.entry(at).state {
             Slot::Joining(_) => true,
-            Slot::Busy(Some(waiting)) => waiting.iter().any(|work| matches!(work, Work::Leave(_) | Work::Join { .. })),
+            Slot::Busy(Some(waiting)) => {
+                waiting.iter().any(|work| matches!(work, Work::Leave { .. } | Work::Join { .. }))
+            }
             Slot::Busy(None) | Slot::Idle(_) => false,
         }
     }
 
-    /// Does one thing with an idle channel.
+    /// Does one thing with an idle channel, or replaces a channel.
     pub(super) fn perform(&mut self, at: usize, work: Work, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         match work {
             Work::Call(call) => {
@@ -79,8 +81,8 @@ impl Host {
                 };
                 self.run(state.call(call), cx, out);
             }
-            Work::Crash => self.stop(at, Reason::Crashed("an event that is no string".to_owned()), cx, out),
-            Work::Leave(reference) => {
+            Work::Crash(_) => self.stop(at, Reason::Crashed("an event that is no string".to_owned()), cx, out),
+            Work::Leave { reference, .. } => {
                 let entry = self.socket.entry(at);
                 let (push_ref, topic) = (entry.push_ref().clone(), Arc::clone(&entry.topic));
                 self.answer(out, &push_ref, &reference, &text(&topic), &Reply::ok(Payload::EMPTY));
@@ -104,7 +106,11 @@ impl Host {
             Outcome::Joined(Ok((state, response))) => self.joined(at, state, response, cx, out),
             Outcome::Joined(Err(Refusal::Reply(response))) => self.refused(at, &Reply::error(response), cx, out),
             Outcome::Joined(Err(Refusal::Unencodable(error))) => {
-                self.refused(at, &Reply::error(Payload::EMPTY), cx, &mut Vec::new());
+                // The socket ends: nothing is said of this join, nor of what waited for it.
+                let entry = self.socket.remove(at);
+                let Slot::Joining(joining) = entry.state else { unreachable!("only a pending join is answered") };
+                self.unclog(joining.waiting.len());
+                self.end_subscriptions(channel);
                 self.fatal = Some(Box::new(Fatal(format!("the answer to a join has no JSON form: {error}"))));
             }
             Outcome::JoinCrashed(why) => {
@@ -112,8 +118,8 @@ impl Host {
                 self.refused(at, &Reply::error(Payload::reason("join crashed")), cx, out);
             }
             Outcome::Handled { state, next, reference } => {
-                let next = match self.doomed.take_if(|doomed| doomed.0 == channel) {
-                    Some(doomed) => Err(Reason::Crashed(doomed.1)),
+                let next = match self.take_doom(channel) {
+                    Some(why) => Err(Reason::Crashed(why)),
                     None => next.map_err(Reason::Crashed),
                 };
                 self.settle(at, state, next, reference.as_ref(), cx, out);
@@ -171,50 +177,52 @@ impl Host {
         let waiting = self.rest(at, state);
         let ended = (!waiting.is_empty()).then(|| {
             let entry = self.socket.entry(at);
-            (Arc::clone(&entry.topic), entry.join_ref.clone())
+            (Arc::clone(&entry.topic), entry.id)
         });
         match next {
             Ok(next) => self.decide(at, next, reference, cx, out),
             Err(reason) => self.stop(at, reason, cx, out),
         }
-        if let Some((topic, join_ref)) = ended {
-            self.resume(&topic, &join_ref, waiting, cx, out);
+        if let Some((topic, channel)) = ended {
+            self.resume(&topic, channel, waiting, cx, out);
         }
     }
 
-    /// Works off what waited, as far as the topic's channel gets, which may be another one after a join. What is left when
-    /// there is none was sent to a topic that is not joined, and is answered so.
+    /// Works off what waited for a channel, as if it came now: as far as the topic's channel gets, which may be another one after a join,
+    /// and which a join replaces also where its handler waits. What is left when there is no channel was sent to a topic
+    /// that is not joined, and is answered so. The socket's end is the end of it.
     pub(super) fn resume(
         &mut self,
         topic: &Arc<str>,
-        join_ref: &Ref,
+        channel: ChannelId,
         mut waiting: Waiting,
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
     ) {
-        while let Some(work) = waiting.pop_front() {
+        while self.fatal.is_none()
+            && let Some(work) = waiting.pop_front()
+        {
             match self.socket.find(topic) {
-                Some(at) if matches!(self.socket.entry(at).state, Slot::Idle(_)) => self.perform(at, work, cx, out),
+                // Its mail was for that channel and for no other.
+                Some(at) if work.is_mail() && self.socket.entry(at).id != channel => {}
+                Some(at) if matches!(work, Work::Join { .. }) && !self.ends_by_itself(at) => {
+                    self.perform(at, work, cx, out);
+                }
                 Some(at) => self.work(at, work, cx, out),
-                None => self.perform_unjoined(topic, join_ref, work, cx, out),
+                None => self.perform_unjoined(topic, work, cx, out),
             }
         }
     }
 
     /// Does one thing for a topic whose channel has ended.
-    pub(super) fn perform_unjoined(
-        &mut self,
-        topic: &Arc<str>,
-        join_ref: &Ref,
-        work: Work,
-        cx: &mut Context<'_>,
-        out: &mut Vec<u8>,
-    ) {
+    pub(super) fn perform_unjoined(&mut self, topic: &Arc<str>, work: Work, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         match work {
-            Work::Call(Call::Message { reference, .. }) => self.unmatched(&reference, &text(topic), out),
-            Work::Call(_) | Work::Crash => {}
-            Work::Leave(reference) => {
-                self.answer(out, join_ref, &reference, &text(topic), &Reply::ok(Payload::EMPTY));
+            Work::Call(Call::Message { reference, .. }) | Work::Crash(reference) => {
+                self.unmatched(&reference, &text(topic), out);
+            }
+            Work::Call(_) => {}
+            Work::Leave { join_ref, reference } => {
+                self.answer(out, &join_ref, &reference, &text(topic), &Reply::ok(Payload::EMPTY));
             }
             Work::Join { join_ref, reference, params } => {
                 self.join(Arc::clone(topic), join_ref, reference, params, None, cx, out);
@@ -275,6 +283,7 @@ impl Host {
         let entry = self.socket.entry(at);
         let (channel, topic) = (entry.id, Arc::clone(&entry.topic));
         let slot = std::mem::replace(&mut entry.state, Slot::Busy(None));
+        let _ = self.take_doom(channel);
         self.hub().unsubscribe(&self.conn, topic, Role::Fastlane(channel));
         self.end_subscriptions(channel);
         match slot {
@@ -313,7 +322,7 @@ impl Host {
     /// Carries out what handlers did while they were polled.
     pub(super) fn carry_out_effects(&mut self, out: &mut Vec<u8>) {
         for (channel, effect) in effect::take() {
-            if self.doomed.as_ref().is_some_and(|doomed| doomed.0 == channel) {
+            if self.doomed.as_ref().is_some_and(|doomed| doomed.iter().any(|(doomed, _)| *doomed == channel)) {
                 continue;
             }
             match effect {
@@ -325,12 +334,27 @@ impl Host {
                     let (join_ref, topic) = (entry.push_ref(), &entry.topic);
                     let pushed = frame(out, |out| wire::encode_push(version, out, join_ref, topic, &event, &payload));
                     if let Err(error) = pushed {
-                        self.doomed = Some(Box::new((channel, format!("push of {event:?}: {error}"))));
+                        self.doom(channel, format!("push of {event:?}: {error}"));
                     }
                 }
                 Effect::Broadcast(broadcast) => self.publish(broadcast, out),
             }
         }
+    }
+
+    /// A channel whose handler is under way is to crash.
+    pub(super) fn doom(&mut self, channel: ChannelId, why: String) {
+        self.doomed.get_or_insert_default().push((channel, why));
+    }
+
+    fn take_doom(&mut self, channel: ChannelId) -> Option<String> {
+        let doomed = self.doomed.as_mut()?;
+        let at = doomed.iter().position(|(doomed, _)| *doomed == channel)?;
+        let (_, why) = doomed.swap_remove(at);
+        if doomed.is_empty() {
+            self.doomed = None;
+        }
+        Some(why)
     }
 
     pub(super) fn publish(&mut self, broadcast: Broadcast, out: &mut Vec<u8>) {
