@@ -204,7 +204,8 @@ impl<C: Channel> Cx<C> {
     }
 
     /// Subscribes this channel's own code to a topic: [`Channel::handle_info`] gets what `hear` makes of each broadcast.
-    /// It holds from this call on and ends with the channel. Subscribing twice means hearing twice.
+    /// It holds from this call on and ends with the channel. Subscribing twice means hearing twice. What a handler broadcasts
+    /// leaves when it waits or is through, so what it has broadcast since it last waited is heard too.
     ///
     /// What the same handler broadcasts leaves when it waits or returns, so it is heard if that is before
     /// [`Cx::unsubscribe`], wherever in the handler the broadcast stands.
