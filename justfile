@@ -44,7 +44,15 @@ fuzz-all:
 fuzz-keep target="all":
     ./scripts/fuzz.sh keep {{target}}
 
-# The long searches, which no test run waits for.
-soak: fuzz-all
+# Random conversations beside the model, from a random seed on; the ordinary tests play a few thousand. See tests/kit/model.
+model cases="200000":
+    BENNU_CASES={{cases}} cargo test --release --test kit -- --nocapture random_conversations
+
+# Far more connections that break off than the tests make; what is held afterwards is what was held before.
+churn visits="1000000":
+    BENNU_CHURN_VISITS={{visits}} cargo test --test churn ten_thousand -- --nocapture
+
+# The long searches, which no test run waits for: every fuzzer, random conversations beside their model, connections that
+# break off.
+soak: fuzz-all model churn
     SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600
-    BENNU_CHURN_VISITS=1000000 cargo test --test churn ten_thousand -- --nocapture

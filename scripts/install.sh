@@ -41,7 +41,7 @@ fi
 
 # The environment carries the list that it was made from.
 venv=tests/clients/.venv wanted=tests/clients/python/requirements.txt
-if ! cmp -s "$wanted" "$venv/requirements.txt"; then
+if ! cmp -s "$wanted" "$venv/requirements.txt" || ! "$venv/bin/python" -c 'import realtime, phxsocket' 2>/dev/null; then
   echo "installing the packages of tests/clients/python"
   rm -rf "$venv"
   python3 -m venv "$venv"

@@ -8,7 +8,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-STAGES=(install format lint pure docs build rust doctests clients)
+STAGES=(install format lint pure docs semver build rust doctests clients)
 
 stage_install() { ./scripts/install.sh; }
 
@@ -17,9 +17,11 @@ stage_format() { cargo fmt --all --check; }
 stage_lint() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
 # The protocol alone, without the features that bring tokio and warp: rule 2 of ARCHITECTURE.md.
-stage_pure() { cargo clippy --lib --no-default-features --locked -- -D warnings; }
+stage_pure() { cargo clippy --lib --no-default-features --locked -- -D warnings && ./scripts/planted.sh; }
 
 stage_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked; }
+
+stage_semver() { ./scripts/semver.sh; }
 
 stage_build() { cargo build --workspace --bins --examples --locked; }
 
@@ -37,6 +39,7 @@ stage_doctests() { cargo test --workspace --doc --locked; }
 stage_clients() {
   local target=${CARGO_TARGET_DIR:-$PWD/target}
   local -x BENNU_BIN=${BENNU_BIN:-$target/debug/bennu} REFERENCE_BIN=${REFERENCE_BIN:-$target/debug/examples/reference}
+  local -x EXAMPLES_BIN=${EXAMPLES_BIN:-$target/debug/examples}
   (cd js-client && npm test --silent)
 }
 
@@ -45,8 +48,9 @@ describe() {
     install) echo "install what is missing" ;;
     format) echo "formatting" ;;
     lint) echo "lints" ;;
-    pure) echo "the pure protocol, without tokio and warp" ;;
+    pure) echo "the pure protocol, without tokio and warp; planted faults are refused" ;;
     docs) echo "documentation" ;;
+    semver) echo "the public API keeps what its version promises" ;;
     build) echo "build the server, the tools and the examples" ;;
     rust) echo "Rust tests" ;;
     doctests) echo "documentation tests" ;;

@@ -20,7 +20,16 @@ const DIFFERENCES_HEADING: &str = "## Where Bennu differs from the recorded serv
 const HTTP_MODULES: [&str; 2] = ["server", "transport"];
 
 /// The documents whose names of files, constants and settings have to exist.
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "protocol.md"];
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "protocol.md",
+    "docs/migrating.md",
+    "docs/clients.md",
+    "fuzz/README.md",
+];
 
 /// A source tree: path below `src/` to text.
 type Tree = BTreeMap<String, String>;
@@ -238,6 +247,9 @@ fn violations(tree: &Tree, table: &Table) -> Vec<String> {
         if !HTTP_MODULES.contains(&from) {
             found.extend(http_mentions(path, text));
         }
+        if from == "protocol" {
+            found.extend(impure_mentions(path, text));
+        }
     }
     found
 }
@@ -250,6 +262,20 @@ fn http_mentions(path: &str, text: &str) -> Vec<String> {
     mentions
         .map(|(at, name)| format!("src/{path}:{} names {name}; only {} may", at + 1, HTTP_MODULES.join(" and ")))
         .collect()
+}
+
+/// What the world is in std, by the names that code needs to reach it: files, threads, sockets, the environment, clocks, and
+/// maps whose order is random.
+fn impure_mentions(path: &str, text: &str) -> Vec<String> {
+    static IMPURE: LazyLock<Regex> = LazyLock::new(|| {
+        let modules = r"std\s*::\s*(?:fs|thread|net|env|process|io)\b";
+        let grouped = r"\buse\s+std\s*::\s*\{[^;]*?\b(?:fs|thread|net|env|process|io)\b";
+        let types = r"\b(?:Instant|SystemTime|HashMap|HashSet|RandomState|DefaultHasher|thread_local)\b";
+        Regex::new(&format!("{modules}|{grouped}|{types}")).expect("well formed")
+    });
+    let code = code_of(text);
+    let mentions = IMPURE.find_iter(&code).map(|name| (code[..name.start()].matches('\n').count() + 1, name.as_str()));
+    mentions.map(|(line, name)| format!("src/{path}:{line} names {name}; protocol is pure")).collect()
 }
 
 /// A cycle of the table, if it has one.
@@ -409,6 +435,12 @@ fn what_the_documents_name_exists() {
     }
 
     let mut missing = Vec::new();
+    let architecture = read("ARCHITECTURE.md");
+    for decision in documents.iter().filter(|name| name.starts_with("docs/adr/")) {
+        if !architecture.contains(&format!("({decision})")) {
+            missing.push(format!("ARCHITECTURE.md lists no decision {decision}"));
+        }
+    }
     for name in &documents {
         let text = read(name);
         let folder = root.join(name).parent().expect("a document lies in a folder").to_owned();
@@ -507,6 +539,23 @@ fn warp_below_the_edges_is_found() {
         planted(&[("pubsub/shard.rs", "use a;\nuse hyper_util::rt::TokioIo;")]),
         ["src/pubsub/shard.rs:2 names hyper_util; only server and transport may"]
     );
+}
+
+#[test]
+fn a_protocol_that_reaches_for_the_world_is_found() {
+    for (text, name) in [
+        ("use std::fs;", "std::fs"),
+        ("fn f() { std::thread::spawn(g) }", "std::thread"),
+        ("use std::{fmt, net::TcpStream};", "use std::{fmt, net"),
+        ("fn f() { let now = Instant::now(); }", "Instant"),
+        ("use std::collections::HashMap;", "HashMap"),
+    ] {
+        assert_eq!(
+            planted(&[("protocol/a.rs", text), ("pubsub/b.rs", text)]),
+            [format!("src/protocol/a.rs:1 names {name}; protocol is pure")]
+        );
+    }
+    assert!(planted(&[("protocol/a.rs", "use std::{fmt, io_lib}; // std::fs\nstruct Instantly;")]).is_empty());
 }
 
 #[test]
