@@ -18,6 +18,12 @@ export const startReference = (port = 0) => Server.start(binary("REFERENCE_BIN",
 /** Bennu itself, with its embedded defaults. */
 export const startBennu = (port = 0) => Server.start(binary("BENNU_BIN", "bennu"), (p) => ["serve", "--server-listen", `127.0.0.1:${p}`], port)
 
+/** One of the library's examples, by its name. */
+export const startExample = (name, port = 0) => {
+  const built = process.env.EXAMPLES_BIN ? `${process.env.EXAMPLES_BIN}/${name}` : binary("", `examples/${name}`)
+  return Server.start(built, () => [], port)
+}
+
 /** Finds a binary: the one that the environment names, else the newest build. */
 function binary(variable, name) {
   if (process.env[variable]) return process.env[variable]
@@ -41,7 +47,7 @@ class Server {
 
   /** Starts the process and waits until it says where it listens. */
   async launch(port) {
-    const child = spawn(this.path, this.args(port), { stdio: ["ignore", "pipe", "pipe"], env: ENVIRONMENT })
+    const child = spawn(this.path, this.args(port), { stdio: ["ignore", "pipe", "pipe"], env: { ...ENVIRONMENT, PORT: `${port}` } })
     const killChild = () => child.kill("SIGKILL")
     process.once("exit", killChild)
     this.child = child
@@ -61,7 +67,7 @@ class Server {
         createInterface({ input: stream }).on("line", (line) => {
           said.push(line)
           if (said.length > 50) said.shift()
-          const found = /listening on (?:https?:\/\/)?127\.0\.0\.1:(\d+)/.exec(line)
+          const found = /listening on (?:https?:\/\/)?(?:127\.0\.0\.1|localhost):(\d+)/.exec(line)
           if (found && stream === child.stdout) {
             clearTimeout(deadline)
             resolve(Number(found[1]))

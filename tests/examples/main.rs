@@ -1,0 +1,7 @@
+//! The examples' channels, as a user of the library would test them: with its test kit.
+#![expect(clippy::disallowed_methods, reason = "the clock that is read is the paused one")]
+
+mod chat;
+mod counter;
+mod embed;
+mod image;
