@@ -108,3 +108,7 @@ pub use warp;
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/migrating.md")]
+struct Migrating;
