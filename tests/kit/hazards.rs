@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bennu::channel::{Handle, Reason, RecvError, ReplyHandle};
-use bennu::testing::Client;
+use bennu::testing::{Client, TestChannel, TestSocket};
 use bennu::{Broadcast, Channel, ConnectInfo, Connected, Cx, Endpoint, JoinCx, Next, Payload, Refusal, Reply};
 use serde_json::{Value, json};
 
@@ -22,6 +22,18 @@ fn within_seconds(test: impl FnOnce() + Send + 'static) {
         let _ = done.send(());
     });
     ended.recv_timeout(Duration::from_secs(10)).expect("it ends, and without a panic");
+}
+
+/// The user 7, in a room of a channel's type.
+async fn user_in<C: Channel>(endpoint: &Endpoint) -> (TestSocket, TestChannel) {
+    let socket = endpoint
+        .socket("/socket")
+        .connect(async |_| Ok(Connected::default().id("user:7")))
+        .channel::<C>("room:*")
+        .build();
+    let client = Client::new().connect(&socket).await.expect("everyone may connect");
+    let room = client.join("room:a", json!({})).await.expect("everyone may join");
+    (client, room)
 }
 
 /// A message that sends another when it is dropped.
@@ -53,13 +65,7 @@ fn mail_that_sends_when_it_is_dropped_hangs_nobody() {
     within_seconds(|| {
         paused().block_on(async {
             let endpoint = Endpoint::start();
-            let socket = endpoint
-                .socket("/socket")
-                .connect(async |_| Ok(Connected::default().id("user:7")))
-                .channel::<Listener>("room:*")
-                .build();
-            let client = Client::new().connect(&socket).await.expect("everyone may connect");
-            let _room = client.join("room:a", json!({})).await.expect("everyone may join");
+            let (client, _room) = user_in::<Listener>(&endpoint).await;
             let handle = HANDLE.lock().expect("nobody panics with it").take().expect("it was joined");
             // The order reaches the connection before it has taken its mail.
             endpoint.disconnect("user:7").expect("there is room");
@@ -107,13 +113,7 @@ fn a_guard_that_answers_when_it_is_dropped_hangs_nobody() {
     within_seconds(|| {
         paused().block_on(async {
             let endpoint = Endpoint::start();
-            let socket = endpoint
-                .socket("/socket")
-                .connect(async |_| Ok(Connected::default().id("user:7")))
-                .channel::<Busy>("room:*")
-                .build();
-            let client = Client::new().connect(&socket).await.expect("everyone may connect");
-            let room = client.join("room:a", json!({})).await.expect("everyone may join");
+            let (client, room) = user_in::<Busy>(&endpoint).await;
             room.push("later", json!({}));
             // The channel waits with all it may have waiting, so the guard stays in the inbox.
             (0..65).for_each(|_| drop(room.push("wait", json!({}))));
