@@ -80,7 +80,7 @@ impl Agreed {
 
 /// An event that owns its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Seen {
+pub(crate) enum Seen {
     Message(Opcode, Vec<u8>),
     Fragment,
     Ping(Vec<u8>),

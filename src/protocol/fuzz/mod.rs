@@ -23,6 +23,8 @@ mod socket;
 mod text;
 
 pub use binary::v2_binary;
+#[cfg(test)]
+pub(crate) use frames::Seen;
 pub use frames::websocket_frames;
 pub use longpoll::longpoll_body;
 pub use presence::presence_ops;

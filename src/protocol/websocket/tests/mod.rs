@@ -6,7 +6,8 @@ mod compression;
 mod properties;
 
 use super::deflate::{Negotiated, negotiate};
-use super::{Decoder, Event, Limits, Opcode, ProtocolError, Step};
+use super::{Decoder, Limits, Opcode, ProtocolError, Step};
+use crate::protocol::fuzz::Seen;
 
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
@@ -20,28 +21,6 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// Large enough for every test that isn't about limits.
 const LIMITS: Limits = Limits { frame_bytes_max: 1 << 20, message_bytes_max: 1 << 20 };
-
-/// An [`Event`] that owns its bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Seen {
-    Message(Opcode, Vec<u8>),
-    Fragment,
-    Ping(Vec<u8>),
-    Pong,
-    Close(Option<u16>),
-}
-
-impl From<Event<'_>> for Seen {
-    fn from(event: Event<'_>) -> Self {
-        match event {
-            Event::Message(opcode, payload) => Seen::Message(opcode, payload.to_vec()),
-            Event::Fragment => Seen::Fragment,
-            Event::Ping(payload) => Seen::Ping(payload.to_vec()),
-            Event::Pong => Seen::Pong,
-            Event::Close(code) => Seen::Close(code),
-        }
-    }
-}
 
 fn text(message: &str) -> Seen {
     Seen::Message(Opcode::Text, message.as_bytes().to_vec())
