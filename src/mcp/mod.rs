@@ -1,42 +1,88 @@
-//! MCP sessions as channels: tools that are called, runs that are watched.
+//! MCP: servers with tools, resources and prompts, whose sessions are channels; runs that others watch.
 //!
 //! ```text
-//! mcp:session, mcp:session:<name>   a session: JSON-RPC both ways, streaming events of its own calls
-//! mcp:session:streaming             the streaming events of a session on the same socket
-//! mcp:run:<id>                      one run: its events so far, then live
-//! mcp:runs                          which runs there are, begin and end
+//! mcp:server:<server>, mcp:server:<server>:<name>   a session with that server
+//! mcp:session, mcp:session:<name>                   a session with the first server, for clients of the Elixir deployment
+//! mcp:session:streaming                             the streaming events of a session on the same socket
+//! mcp:run:<id>                                      one run: its events so far, then live
+//! mcp:runs                                          which runs there are, begin and end
 //! ```
 //!
+//! A [`Tool`], a [`Resource`] or a [`Prompt`] is made of an async function, and a [`CallContext`] lets it report, log and ask.
+//! An [`McpServer`] has them, and an [`Mcp`] brings servers to topics and to HTTP.
+//!
 //! Nothing is ever broadcast on a session's topic: its clients don't learn of each other, so there is no
-//! `presence_diff`. A run ends with the session that called it.
+//! `presence_diff`. A run ends with the session that called it, unless it became a task.
 
 pub mod auth;
+mod call;
+mod cancel;
+mod catalog;
 mod channel;
+mod completion;
+mod context;
+mod elixir;
+mod error;
+mod input;
+mod outgoing;
+mod prompts;
+mod request_state;
+mod resources;
+mod respond;
 pub mod runs;
+mod serve;
+mod server;
 mod session;
+mod stopwatch;
+mod tasks;
 pub mod tools;
+mod under_way;
 mod watching;
+mod workers;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use auth::McpAuth;
+pub use cancel::CancelReason;
+pub use completion::CompletionRequest;
+pub use context::CallContext;
+pub use error::CallError;
+pub use input::InputRequest;
+pub use prompts::{Prompt, PromptOutput};
+use request_state::Sealer;
+pub use resources::{Resource, ResourceOutput, ResourceTemplate};
 use runs::Runs;
+use server::ServerShared;
+pub use server::{Caching, McpServer, McpServerBuilder, McpServerError};
 use session::Sessions;
-use tools::Tools;
+use tasks::Tasks;
+pub use tools::{NoArguments, Tool, ToolOutput};
+use under_way::UnderWay;
+use workers::Workers;
 
 use crate::channel::{Endpoint, Payload, SocketSpecBuilder};
 use crate::protocol::jsonrpc::Compat;
-use crate::protocol::mcp::run_log::{RUN_BYTES_MAX, RUN_EVENTS_MAX, RUN_RETENTION_MS};
-use crate::protocol::mcp::{
-    CALLS_PER_SESSION_MAX, OBSERVER_TOPIC, RUN_TOPIC_PREFIX, RUNS_TOPIC, SESSION_TOPIC, SESSION_TOPIC_PREFIX,
+use crate::protocol::mcp::client::Era;
+pub use crate::protocol::mcp::content::{
+    Annotations, Content, Icon, PromptMessage, ResourceContents, ResourceLink, Role,
 };
-
-/// The name in the join reply's `serverInfo`.
-pub const SERVER_NAME: &str = "Bennu";
+pub use crate::protocol::mcp::elicitation::{
+    self, Answer, BooleanField, ChoiceField, ChoicesField, Form, NumberField, TextField, UrlRequest,
+};
+pub use crate::protocol::mcp::level::Level;
+pub use crate::protocol::mcp::roots::Root;
+use crate::protocol::mcp::run_log::{RUN_BYTES_MAX, RUN_EVENTS_MAX, RUN_RETENTION_MS};
+pub use crate::protocol::mcp::sampling::{self, SamplingMessage, SamplingRequest, SamplingResult};
+pub use crate::protocol::mcp::tool::{TaskSupport, ToolSpec};
+use crate::protocol::mcp::{
+    CALLS_PER_SESSION_MAX, OBSERVER_TOPIC, RUN_TOPIC_PREFIX, RUNS_TOPIC, SERVER_TOPIC_PREFIX, SESSION_TOPIC,
+    SESSION_TOPIC_PREFIX,
+};
+use crate::random;
 
 /// What the operator can set.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// Milliseconds without any frame from the client after which a session ends with `phx_error`.
     pub heartbeat_timeout_ms: u64,
@@ -53,8 +99,6 @@ pub struct Settings {
     pub run_retention_ms: u64,
     /// Which codes JSON-RPC errors carry.
     pub compat: Compat,
-    /// The folder that `text_search` may read.
-    pub search_root: Option<PathBuf>,
     /// Threads that tools may keep busy at once, over all sessions; one connection has half of them. At least 1.
     pub worker_threads: usize,
 }
@@ -69,30 +113,110 @@ impl Default for Settings {
             run_bytes_max: RUN_BYTES_MAX,
             run_retention_ms: RUN_RETENTION_MS,
             compat: Compat::Standard,
-            search_root: None,
             // One processor is left to those who are not calling tools.
             worker_threads: std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
         }
     }
 }
 
-/// What the MCP channels of a server share.
+/// Several MCP servers behind one address, with what they share: who may come in, runs, tasks, threads, limits.
 pub struct Mcp {
     settings: Settings,
     auth: Arc<dyn McpAuth>,
-    tools: Tools,
+    /// The first is the one that is meant where none is named.
+    servers: Vec<McpServer>,
     runs: Arc<Runs>,
+    workers: Workers,
     sessions: Sessions,
+    tasks: Tasks,
+    under_way: UnderWay,
+    sealer: Sealer,
 }
 
-impl Mcp {
-    /// MCP with these tools (see [`Tools::builtin`]), whose runs can be watched on the endpoint's topics.
-    pub fn new(settings: Settings, auth: Arc<dyn McpAuth>, tools: Tools, endpoint: &Endpoint) -> Arc<Self> {
-        let endpoint = endpoint.clone();
+/// An [`Mcp`] that is being put together.
+#[must_use = "it is nothing before it is built"]
+pub struct McpBuilder {
+    endpoint: Endpoint,
+    settings: Settings,
+    auth: Arc<dyn McpAuth>,
+    servers: Vec<McpServer>,
+    secret: Option<Vec<u8>>,
+}
+
+/// Servers that can't stand beside each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum McpError {
+    /// There is none.
+    #[error("expected a server at least, came none")]
+    NoServer,
+    /// Two have one name.
+    #[error("two servers are named {0:?}, expected one")]
+    DuplicateServer(String),
+}
+
+impl McpBuilder {
+    /// Adds a server. The first is also the one on `mcp:session` and at `/mcp`.
+    pub fn server(mut self, server: McpServer) -> Self {
+        self.servers.push(server);
+        self
+    }
+
+    /// Changes settings.
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Sets what `requestState` is sealed with, for several nodes to share; by default it is made anew at each start.
+    pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.secret = Some(secret.into());
+        self
+    }
+
+    /// The whole.
+    ///
+    /// # Errors
+    /// [`McpError`].
+    pub fn build(self) -> Result<Arc<Mcp>, McpError> {
+        let McpBuilder { endpoint, settings, auth, servers, secret } = self;
+        if servers.is_empty() {
+            return Err(McpError::NoServer);
+        }
+        for (index, server) in servers.iter().enumerate() {
+            if servers[..index].iter().any(|other| other.name() == server.name()) {
+                return Err(McpError::DuplicateServer(server.name().to_owned()));
+            }
+        }
         let publish =
             move |topic: &str, event: &str, json| endpoint.broadcast(topic, event, Payload::Json(json)).is_ok();
         let runs = Arc::new(Runs::new(&settings, Arc::new(publish)));
-        Arc::new(Mcp { settings, auth, tools, runs, sessions: Sessions::default() })
+        let each_max = (settings.runs_max / 4).max(settings.calls_per_session_max).min(settings.runs_max);
+        let secret = secret.unwrap_or_else(|| random::bytes::<32>().to_vec());
+        Ok(Arc::new(Mcp {
+            workers: Workers::new(settings.worker_threads, each_max),
+            settings,
+            auth,
+            servers,
+            runs,
+            sessions: Sessions::default(),
+            tasks: Tasks::default(),
+            under_way: UnderWay::default(),
+            sealer: Sealer::new(&secret),
+        }))
+    }
+}
+
+impl Mcp {
+    /// MCP whose clients `auth` lets in and whose runs can be watched on the endpoint's topics.
+    pub fn builder(endpoint: &Endpoint, auth: impl McpAuth) -> McpBuilder {
+        McpBuilder {
+            endpoint: endpoint.clone(),
+            settings: Settings::default(),
+            auth: Arc::new(auth),
+            servers: Vec::new(),
+            secret: None,
+        }
     }
 
     /// Adds the MCP topics to a socket.
@@ -102,13 +226,44 @@ impl Mcp {
             .channel_with::<watching::Observer>(OBSERVER_TOPIC, self.clone())
             .channel_with::<channel::SessionChannel>(SESSION_TOPIC, self.clone())
             .channel_with::<channel::SessionChannel>(&format!("{SESSION_TOPIC_PREFIX}*"), self.clone())
+            .channel_with::<channel::SessionChannel>(&format!("{SERVER_TOPIC_PREFIX}*"), self.clone())
             .channel_with::<watching::RunChannel>(&format!("{RUN_TOPIC_PREFIX}*"), self.clone())
             .channel_with::<watching::RunsChannel>(RUNS_TOPIC, self.clone())
             .channel_with::<watching::Unknown>("mcp:*", self.clone())
     }
 
-    /// The runs, to list them; and to [`Runs::drain`] them, which a program of your own does when it stops.
+    /// The runs, to list them.
     pub fn runs(&self) -> &Arc<Runs> {
         &self.runs
+    }
+
+    /// Sessions that are open, those of single stateless requests apart.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Cancels every call, tasks included, and waits until all have ended, so that their callers hear of it: the `bennu`
+    /// program does that when it stops, and so has a program that embeds the crate. The caller bounds the waiting.
+    pub async fn drain(&self) {
+        self.under_way.drain().await;
+    }
+
+    /// Waits until no call is under way.
+    pub async fn idle(&self) {
+        self.under_way.idle().await;
+    }
+
+    fn server(&self, name: &str) -> Option<Arc<ServerShared>> {
+        self.servers.iter().find(|server| server.name() == name).map(|server| Arc::clone(&server.shared))
+    }
+
+    fn default_server(&self) -> Arc<ServerShared> {
+        Arc::clone(&self.servers[0].shared)
+    }
+
+    /// Which codes errors carry for a client.
+    fn compat(&self, era: Era) -> Compat {
+        // The setting is for clients of the Elixir deployment; others match on the codes of the specification.
+        if era == Era::Elixir { self.settings.compat } else { Compat::Standard }
     }
 }

@@ -1,34 +1,81 @@
-//! What the channels of one socket share of a session, and where they find it.
+//! One conversation with a client, whatever carries it: its peer, its calls, and who else hears of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 
+use super::auth::Identity;
+use super::call::Call;
+use super::cancel::CancelReason;
+use super::input::InputRequest;
+use super::outgoing::{Kind, Outgoing};
 use super::runs::{Run, Watch};
-use super::tools::CancelReason;
+use super::server::{Change, ServerShared};
+use super::{CallError, Mcp};
+use crate::protocol::jsonrpc::{self, AskId, CallNumber, Patience};
+use crate::protocol::mcp::client::Era;
+use crate::protocol::mcp::level::Level;
+use crate::protocol::mcp::peer::{Peer, Received};
 use crate::protocol::mcp::session::session_id;
-use crate::random;
+use crate::protocol::mcp::subscription::{Filter, tagged};
+use crate::protocol::mcp::{
+    ASKS_PER_SESSION_MAX, ELICIT, PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED, SUBSCRIPTIONS_PER_SESSION_MAX,
+    TASKS_CHANGED, TOOLS_CHANGED,
+};
+use crate::{clock, random};
 
-/// The sessions of this node, by id.
+/// How long the server waits for a client's program, such as its model.
+const PATIENCE: Patience = Patience { idle_ms: 60_000, total_ms: 3_600_000 };
+/// How long the server waits for a person.
+const PATIENCE_WITH_PEOPLE: Patience = Patience { idle_ms: 600_000, total_ms: 3_600_000 };
+
+/// The sessions of this node that can be found by their id.
 #[derive(Default)]
-pub(super) struct Sessions(Arc<Mutex<HashMap<String, Weak<Session>>>>);
+pub(super) struct Sessions(Arc<Mutex<HashMap<Box<str>, Weak<Session>>>>);
 
-/// One session: its calls under way and who else watches them. Ends when its channel drops it.
-pub(super) struct Session {
-    id: String,
+/// One conversation. Its calls end with it, but for those that became tasks.
+pub(crate) struct Session {
+    id: Box<str>,
+    number: u64,
     connection: u64,
-    registry: Weak<Mutex<HashMap<String, Weak<Session>>>>,
-    shared: Mutex<Shared>,
+    pub(super) mcp: Arc<Mcp>,
+    pub(super) server: Arc<ServerShared>,
+    pub(super) user: Identity,
+    /// Where goes what no request caused.
+    standing: Arc<Outgoing>,
+    /// Whether the client gets the streaming events of its calls.
+    is_streaming: AtomicBool,
+    peer: Mutex<Peer>,
+    lively: Mutex<Lively>,
 }
 
+type Answered = Result<Box<RawValue>, Box<RawValue>>;
+
 #[derive(Default)]
-struct Shared {
-    runs: Vec<Arc<Run>>,
+struct Lively {
+    /// Those that wait for something.
+    calls: Vec<Arc<Call>>,
+    asks: BTreeMap<AskId, oneshot::Sender<Answered>>,
+    listens: Vec<Listen>,
+    /// URIs, in the legacy era.
+    subscriptions: BTreeSet<String>,
     observer: Option<Observer>,
     /// Counts the observers, so that one that goes takes only itself away.
     last_observer: u64,
     has_ended: bool,
+}
+
+/// A stream of change notifications, in the stateless era.
+struct Listen {
+    number: CallNumber,
+    id: Box<RawValue>,
+    filter: Filter,
+    route: Arc<Outgoing>,
 }
 
 /// The channel beside the session that sees its events: how it is woken, and its watch of each call under way.
@@ -49,8 +96,8 @@ pub(super) struct Observation {
 impl Drop for Observation {
     fn drop(&mut self) {
         if let Some(session) = self.session.upgrade() {
-            let mut shared = session.shared.lock();
-            drop(shared.observer.take_if(|observer| observer.number == self.number));
+            let mut lively = session.lively.lock();
+            drop(lively.observer.take_if(|observer| observer.number == self.number));
         }
     }
 }
@@ -71,153 +118,379 @@ impl Drop for Observer {
     }
 }
 
+/// What a session is opened with.
+pub(crate) struct NewSession {
+    pub(crate) server: Arc<ServerShared>,
+    pub(crate) user: Identity,
+    /// Among whose calls its calls are counted.
+    pub(crate) connection: u64,
+    pub(crate) peer: Peer,
+    pub(crate) standing: Arc<Outgoing>,
+    pub(crate) is_streaming: bool,
+}
+
 impl Sessions {
-    /// A new session of a connection.
-    pub(super) fn open(&self, connection: u64) -> Arc<Session> {
-        let session = Arc::new(Session {
-            id: session_id(random::bytes()),
-            connection,
-            registry: Arc::downgrade(&self.0),
-            shared: Mutex::default(),
-        });
-        self.0.lock().insert(session.id.clone(), Arc::downgrade(&session));
-        session
+    /// The session of that id.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
+        self.0.lock().get(id)?.upgrade()
     }
 
-    /// The session of that id, if it is one of that connection.
-    pub(super) fn find(&self, id: &str, connection: u64) -> Option<Arc<Session>> {
-        let session = self.0.lock().get(id)?.upgrade()?;
-        (session.connection == connection).then_some(session)
+    /// Sessions that can be found.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
     }
 }
 
 impl Session {
+    /// Opens a session that can be found by its id and hears of changes.
+    pub(crate) fn open(mcp: &Arc<Mcp>, new: NewSession) -> Arc<Self> {
+        let session = Self::passing(mcp, new);
+        mcp.sessions.0.lock().insert(session.id.clone(), Arc::downgrade(&session));
+        session.server.join(session.number, &session);
+        session
+    }
+
+    /// Opens a session that nobody finds: that of one stateless request.
+    pub(crate) fn passing(mcp: &Arc<Mcp>, new: NewSession) -> Arc<Self> {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Session {
+            id: session_id(random::bytes()).into(),
+            number: LAST.fetch_add(1, Ordering::Relaxed),
+            connection: new.connection,
+            mcp: Arc::clone(mcp),
+            server: new.server,
+            user: new.user,
+            standing: new.standing,
+            is_streaming: AtomicBool::new(new.is_streaming),
+            peer: Mutex::new(new.peer),
+            lively: Mutex::default(),
+        })
+    }
+
     /// `mcp_session_` and 16 hex digits.
-    pub(super) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Notes a call that begins, and lets the observers watch it from its first event.
-    pub(super) fn begin(&self, run: &Arc<Run>) {
-        let mut shared = self.shared.lock();
-        if shared.has_ended {
-            run.cancel(CancelReason::SessionEnded);
-        }
-        if let Some(observer) = &mut shared.observer {
-            observer.watch(run, 0);
-        }
-        shared.runs.push(Arc::clone(run));
+    /// Among whose calls its calls are counted.
+    pub(super) fn connection(&self) -> u64 {
+        self.connection
     }
 
-    /// Forgets a call that has ended.
-    pub(super) fn finish(&self, run: &Arc<Run>) {
-        let mut shared = self.shared.lock();
-        shared.runs.retain(|other| !Arc::ptr_eq(other, run));
-        if let Some(observer) = &mut shared.observer {
-            observer.watches.retain(|watch| !Arc::ptr_eq(watch.run(), run));
+    /// Where goes what no request caused.
+    pub(crate) fn standing(&self) -> &Arc<Outgoing> {
+        &self.standing
+    }
+
+    /// Requests under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.peer.lock().under_way()
+    }
+
+    /// The revision that was agreed on, once it was.
+    pub(crate) fn version(&self) -> Option<crate::protocol::mcp::version::Version> {
+        self.peer.lock().client().map(|client| client.version)
+    }
+
+    /// Takes a message of the client, the text of one JSON value; what it is answered with goes to `route`.
+    pub(crate) fn receive(self: &Arc<Self>, text: &[u8], route: &Arc<Outgoing>) {
+        let received = self.peer.lock().receive(text, clock::now());
+        match received {
+            Received::Nothing | Received::RootsChanged | Received::Initialized => {}
+            Received::Serve(call) => self.serve(call, route),
+            Received::Refuse(id, fault) => self.refuse(id, &fault, route),
+            Received::Batch(messages) => {
+                for message in messages {
+                    self.receive(message.get().as_bytes(), route);
+                }
+            }
+            Received::Cancel(number) => self.cancel(number),
+            Received::Answered(ask, outcome) => {
+                let waiting = self.lively.lock().asks.remove(&ask);
+                if let Some(waiting) = waiting {
+                    // The call that asked may have ended just now.
+                    let _ = waiting.send(outcome.map(ToOwned::to_owned).map_err(ToOwned::to_owned));
+                }
+            }
+        }
+    }
+
+    /// Answers with an error.
+    pub(super) fn refuse(&self, id: Option<&RawValue>, fault: &jsonrpc::Fault, route: &Outgoing) {
+        let compat = self.mcp.compat(self.peer.lock().client().map_or(Era::Modern, |client| client.era));
+        route.push(Kind::Response(Some(fault.code(compat))), jsonrpc::error_response(id, fault, compat));
+    }
+
+    /// Ends one request of the client, which gets no answer.
+    fn cancel(&self, number: CallNumber) {
+        let (call, listen) = {
+            let mut lively = self.lively.lock();
+            let call = lively.calls.iter().find(|call| call.number == number).cloned();
+            let listen = lively.listens.iter().position(|listen| listen.number == number);
+            (call, listen.map(|index| lively.listens.swap_remove(index)))
+        };
+        drop(listen);
+        if let Some(call) = call {
+            call.cancel(CancelReason::Client);
+        }
+    }
+
+    /// Notes that a request was answered; whether the client still wants that answer.
+    pub(super) fn finish(&self, number: CallNumber) -> bool {
+        self.peer.lock().finish(number)
+    }
+
+    /// Makes the client of a served `initialize` the session's.
+    pub(super) fn initialize(&self, client: &Arc<crate::protocol::mcp::client::Client>) {
+        self.peer.lock().initialize(Arc::clone(client));
+    }
+
+    /// Whether the client gets the streaming events of its calls.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.is_streaming.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn level(&self) -> Level {
+        self.peer.lock().level()
+    }
+
+    pub(super) fn set_level(&self, level: Level) {
+        self.peer.lock().set_level(level);
+    }
+
+    /// Keeps a call that waits, so that it can be cancelled and ends with the session.
+    pub(super) fn keep(&self, call: &Arc<Call>) {
+        if call.task.get().is_some() {
+            return;
+        }
+        let reason = {
+            let mut lively = self.lively.lock();
+            lively.calls.push(Arc::clone(call));
+            lively.has_ended.then_some(CancelReason::SessionEnded)
+        };
+        // It may have been cancelled before it was kept.
+        let is_wanted = self.peer.lock().is_under_way(call.number);
+        if let Some(reason) = reason.or((!is_wanted).then_some(CancelReason::Client)) {
+            call.cancel(reason);
+        }
+    }
+
+    /// Lets whoever observes the session see a run that begins.
+    pub(super) fn show(&self, run: &Arc<Run>) {
+        if let Some(observer) = &mut self.lively.lock().observer {
+            observer.watch(run, 0);
+        }
+    }
+
+    /// Forgets a call that has ended, or became a task; its questions to the client are taken back.
+    pub(super) fn forget(&self, call: &Call) {
+        {
+            let mut lively = self.lively.lock();
+            lively.calls.retain(|other| other.number != call.number);
+            if lively.calls.is_empty() {
+                lively.calls = Vec::new();
+            }
+            if let (Some(observer), Some(run)) = (&mut lively.observer, &call.run) {
+                observer.watches.retain(|watch| !Arc::ptr_eq(watch.run(), run));
+            }
+        }
+        let told = self.peer.lock().asking.give_up(call.number);
+        for text in told {
+            call.route.push(Kind::Request, text);
+        }
+    }
+
+    /// Asks the client and waits for its answer.
+    pub(super) async fn ask(&self, call: &Call, request: &InputRequest) -> Result<Box<RawValue>, CallError> {
+        let patience = if request.method == ELICIT { PATIENCE_WITH_PEOPLE } else { PATIENCE };
+        let (sender, mut answer) = oneshot::channel();
+        let id = {
+            // Both under the peer's lock, so that no answer comes between.
+            let mut peer = self.peer.lock();
+            let asked = peer.asking.ask(call.number, patience, ASKS_PER_SESSION_MAX, clock::now());
+            let id = asked.map_err(|full| CallError::Failed(full.to_string()))?;
+            self.lively.lock().asks.insert(id, sender);
+            id
+        };
+        let _asked = Asked { session: self, id };
+        let params = with_progress_token(&request.params, id);
+        call.route.push(Kind::Request, jsonrpc::asking::request(id, request.method, &params));
+        loop {
+            let due = self.peer.lock().asking.due(id);
+            let left_ms = due.map_or(0, |due| due.since(clock::now()));
+            tokio::select! {
+                biased;
+                answered = &mut answer => return match answered {
+                    Ok(Ok(result)) => Ok(result),
+                    Ok(Err(error)) => Err(CallError::Failed(format!("the client answered with an error: {}", error_text(&error)))),
+                    // The session has ended.
+                    Err(_) => Err(CallError::Cancelled),
+                },
+                () = tokio::time::sleep(std::time::Duration::from_millis(left_ms)), if due.is_some() => {
+                    let expired = self.peer.lock().asking.expire(id, clock::now());
+                    if let Some(text) = expired {
+                        call.route.push(Kind::Request, text);
+                        return Err(CallError::Failed("the client did not answer in time".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins a stream of changes; false if there are as many as may be.
+    pub(super) fn listen(
+        self: &Arc<Self>,
+        number: CallNumber,
+        id: &RawValue,
+        filter: Filter,
+        route: &Arc<Outgoing>,
+    ) -> bool {
+        {
+            let mut lively = self.lively.lock();
+            if lively.listens.len() >= crate::protocol::mcp::LISTENS_PER_SESSION_MAX {
+                return false;
+            }
+            route.push(Kind::Notification, filter.acknowledged(id));
+            lively.listens.push(Listen { number, id: id.to_owned(), filter, route: Arc::clone(route) });
+        }
+        self.server.join(self.number, self);
+        true
+    }
+
+    /// Asks to hear of a resource, in the legacy era; false if there are as many as may be.
+    pub(super) fn subscribe(&self, uri: String) -> bool {
+        let mut lively = self.lively.lock();
+        if lively.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX && !lively.subscriptions.contains(&uri) {
+            return false;
+        }
+        lively.subscriptions.insert(uri);
+        true
+    }
+
+    /// Takes [`Session::subscribe`] back.
+    pub(super) fn unsubscribe(&self, uri: &str) {
+        self.lively.lock().subscriptions.remove(uri);
+    }
+
+    /// Hears of a change of its server, and tells its client if that wants to know.
+    pub(super) fn hear(&self, change: Change<'_>) {
+        #[derive(Serialize)]
+        struct Updated<'a> {
+            uri: &'a str,
+        }
+
+        let (method, params) = match change {
+            Change::Tools => (TOOLS_CHANGED, None),
+            Change::Resources => (RESOURCES_CHANGED, None),
+            Change::Prompts => (PROMPTS_CHANGED, None),
+            Change::Resource(uri) => (RESOURCE_UPDATED, Some(jsonrpc::raw(&Updated { uri }))),
+            Change::Task { task, .. } => (TASKS_CHANGED, Some(task.to_owned())),
+        };
+        let wants_all = {
+            let peer = self.peer.lock();
+            peer.client().is_some() && peer.is_initialized()
+        };
+        let lively = self.lively.lock();
+        let is_wanted = match change {
+            Change::Tools | Change::Resources | Change::Prompts => wants_all,
+            Change::Resource(uri) => lively.subscriptions.contains(uri),
+            Change::Task { .. } => false,
+        };
+        if is_wanted {
+            let text = match &params {
+                Some(params) => jsonrpc::notification(method, params),
+                None => jsonrpc::bare_notification(method),
+            };
+            self.standing.push(Kind::Notification, text);
+        }
+        for listen in &lively.listens {
+            let is_wanted = match change {
+                Change::Tools => listen.filter.tools,
+                Change::Resources => listen.filter.resources,
+                Change::Prompts => listen.filter.prompts,
+                Change::Resource(uri) => listen.filter.uris.iter().any(|wanted| wanted == uri),
+                Change::Task { id, owner, .. } => {
+                    *owner == self.user && listen.filter.tasks.iter().any(|wanted| wanted == id)
+                }
+            };
+            if is_wanted {
+                listen.route.push(Kind::Notification, tagged(method, params.as_deref(), &listen.id));
+            }
         }
     }
 
     /// Lets a channel of the same socket see the session's events from now on. A later observer takes its place: the
     /// topic of observers is one a socket. `wake` is as in [`Run::watch`].
     pub(super) fn observe(self: &Arc<Self>, wake: impl Fn(&Arc<Watch>) -> bool + Send + Sync + 'static) -> Observation {
-        let mut shared = self.shared.lock();
-        shared.last_observer += 1;
-        let number = shared.last_observer;
+        let mut lively = self.lively.lock();
+        lively.last_observer += 1;
+        let number = lively.last_observer;
         let mut observer = Observer { number, wake: Arc::new(wake), watches: Vec::new() };
-        for run in &shared.runs {
+        for run in lively.calls.iter().filter_map(|call| call.run.as_ref()) {
             observer.watch(run, run.last_seq());
         }
-        shared.observer = Some(observer);
+        lively.observer = Some(observer);
         Observation { session: Arc::downgrade(self), number }
     }
 
-    /// Cancels the calls under way.
-    pub(super) fn end(&self) {
-        let runs = {
-            let mut shared = self.shared.lock();
-            shared.has_ended = true;
-            std::mem::take(&mut shared.runs)
+    /// Ends the session: its calls are cancelled, its streams of changes end in order, and nobody finds it any more.
+    pub(crate) fn end(&self) {
+        let (calls, asks, listens) = {
+            let mut lively = self.lively.lock();
+            lively.has_ended = true;
+            (std::mem::take(&mut lively.calls), std::mem::take(&mut lively.asks), std::mem::take(&mut lively.listens))
         };
-        for run in runs {
-            run.cancel(CancelReason::SessionEnded);
+        drop(asks);
+        for call in calls {
+            call.cancel(CancelReason::SessionEnded);
         }
-        if let Some(registry) = self.registry.upgrade() {
-            registry.lock().remove(&self.id);
+        for listen in listens {
+            self.end_listen(&listen);
+        }
+        self.mcp.sessions.0.lock().remove(&self.id);
+        self.server.leave(self.number);
+    }
+
+    fn end_listen(&self, listen: &Listen) {
+        if self.finish(listen.number) {
+            let result = super::respond::listen_ended(&self.server, &listen.id);
+            listen.route.push(Kind::Response(None), jsonrpc::result_response(&listen.id, &result));
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use futures::FutureExt;
-    use futures::future::BoxFuture;
-    use serde_json::Map;
-
-    use super::*;
-    use crate::mcp::Settings;
-    use crate::mcp::auth::Identity;
-    use crate::mcp::runs::{NewRun, Runs};
-    use crate::mcp::tools::{Arguments, Tool, ToolError, Tools, Work};
-    use crate::protocol::jsonrpc;
-    use crate::protocol::mcp::tool::{InputSchema, ToolCapabilities, ToolMetadata, ToolSpec};
-
-    /// A tool that does not end by itself.
-    struct Hanging;
-
-    impl Tool for Hanging {
-        fn spec(&self) -> ToolSpec {
-            ToolSpec {
-                name: "t".into(),
-                description: String::new(),
-                input_schema: InputSchema::new(Map::new(), &[]),
-                capabilities: ToolCapabilities::default(),
-                metadata: ToolMetadata::new("test", &[], 0),
-            }
-        }
-
-        fn prepare(&self, _: &Arguments<'_>) -> Result<Work, ToolError> {
-            Ok(Work::new(|_| -> BoxFuture<'static, _> { futures::future::pending().boxed() }))
-        }
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.server.leave(self.number);
     }
+}
 
-    #[tokio::test]
-    async fn observers_that_come_and_go_leave_no_watches_and_get_no_mail() {
-        let runs = Arc::new(Runs::new(&Settings::default(), Arc::new(|_: &str, _: &str, _| true)));
-        let tools = Tools::new([Arc::new(Hanging) as Arc<dyn Tool>]).expect("one tool");
-        let tool = tools.find("t").expect("the tool");
-        let session = Sessions::default().open(1);
-        let start = || {
-            let work = tool.prepare(&Arguments::default()).expect("takes anything");
-            let owner = Identity { user: "u".into() };
-            let new = NewRun { tool, work, request_id: jsonrpc::raw(&1), owner, connection: 1 };
-            runs.start(new, |run| session.begin(run)).expect("room")
-        };
-        let calls: Vec<_> = (0..15).map(|_| start()).collect();
-        let (stale, fresh) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let observe = |mails: &Arc<AtomicUsize>| {
-            let mails = Arc::clone(mails);
-            session.observe(move |_| mails.fetch_add(1, Ordering::SeqCst) < usize::MAX)
-        };
+/// A question that waits; its place is free again when this goes, as when its call is cancelled.
+struct Asked<'a> {
+    session: &'a Session,
+    id: AskId,
+}
 
-        let mut last = observe(&stale);
-        for _ in 0..2_000 {
-            // The old channel ends after the new one has joined, or before.
-            last = observe(&stale);
-        }
-        drop(last);
-        assert!(calls.iter().all(|run| run.watchers() == 0));
-        let kept = observe(&fresh);
-        assert!(calls.iter().all(|run| run.watchers() == 1));
-
-        start();
-        runs.drain().await;
-
-        // The sixteenth call's first event was told at once; then came one mail or two for its end, and one for each other.
-        assert_eq!(stale.load(Ordering::SeqCst), 0);
-        assert!((16..=18).contains(&fresh.load(Ordering::SeqCst)), "{fresh:?}");
-        drop(kept);
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.session.lively.lock().asks.remove(&self.id);
     }
+}
+
+/// Params with a progress token, so that the client can ask for more time by its progress.
+fn with_progress_token(params: &RawValue, id: AskId) -> Box<RawValue> {
+    let Ok(serde_json::Value::Object(mut params)) = serde_json::from_str(params.get()) else {
+        return params.to_owned();
+    };
+    let meta = params.entry("_meta").or_insert_with(|| serde_json::json!({}));
+    if let Some(meta) = meta.as_object_mut() {
+        meta.insert("progressToken".to_owned(), id.0.into());
+    }
+    jsonrpc::raw(&params)
+}
+
+/// The message of an error object, as far as it has one.
+fn error_text(error: &RawValue) -> String {
+    let message = jsonrpc::Object::parse(error.get().as_bytes()).and_then(|error| error.string("message"));
+    message.unwrap_or_else(|| "no message".to_owned())
 }

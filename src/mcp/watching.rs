@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::Mcp;
 use super::auth::Identity;
 use super::channel::{authenticate, json, shared};
-use super::runs::{Run, Watch};
+use super::runs::{Following, Listening, Watch};
 use super::session::Observation;
 use crate::channel::{Channel, Cx, JoinCx, Next, Payload, Refusal};
 use crate::protocol::jsonrpc::{self, Object};
@@ -34,7 +34,7 @@ impl Channel for Observer {
             return Err(Refusal::reason(UNKNOWN_TOPIC));
         }
         let id = params.string("session_id").unwrap_or_default();
-        let session = shared(cx).sessions.find(&id, cx.connection_id());
+        let session = shared(cx).sessions.find(&id).filter(|session| session.connection() == cx.connection_id());
         let session = session.ok_or_else(|| Refusal::reason(SESSION_NOT_FOUND))?;
         let handle = cx.handle();
         let _observation = session.observe(move |watch| handle.send(Arc::clone(watch)).is_ok());
@@ -59,7 +59,7 @@ impl Channel for Observer {
 /// the subscription is being made is not seen, so the channel reads once more after its join.
 pub(super) struct RunChannel {
     /// None once the last event has been pushed.
-    run: Option<Arc<Run>>,
+    run: Option<Listening>,
     cursor: u64,
 }
 
@@ -85,7 +85,9 @@ impl Channel for RunChannel {
         let Some(run) = run.filter(|run| mcp.auth.may_watch(&watcher, run.owner())) else {
             return Err(Refusal::reason(RUN_NOT_FOUND));
         };
-        let (summary, entries) = run.snapshot();
+        // Before reading: what comes afterwards is broadcast.
+        let run = run.listen();
+        let (summary, entries) = run.run().snapshot();
         let has_ended = entries.last().is_some_and(|last| last.kind.is_terminal());
         let cursor = entries.last().map_or(0, |last| last.seq);
         let events = entries.iter().map(|entry| raw_text(&entry.event)).collect();
@@ -114,7 +116,7 @@ impl RunChannel {
     fn push_new(&mut self, cx: &mut Cx<Self>) {
         let Some(run) = &self.run else { return };
         let mut has_ended = false;
-        for entry in run.events_after(self.cursor) {
+        for entry in run.run().events_after(self.cursor) {
             self.cursor = entry.seq;
             has_ended |= entry.kind.is_terminal();
             cx.push(STREAMING_EVENT, Payload::Json(entry.event));
@@ -130,6 +132,8 @@ pub(super) struct RunsChannel {
     mcp: Arc<Mcp>,
     watcher: Identity,
     cursor: u64,
+    /// Ends with the channel.
+    _following: Following,
 }
 
 impl Channel for RunsChannel {
@@ -145,11 +149,12 @@ impl Channel for RunsChannel {
 
         let mcp = shared(cx);
         let watcher = authenticate(&mcp, &params).await?;
+        let _following = mcp.runs.follow();
         let (runs, cursor) = mcp.runs.list(|owner| mcp.auth.may_watch(&watcher, owner));
         let reply = Payload::json(&Reply { runs })?;
         // An inbox that is full ends the connection, and this channel with it.
         cx.send(Joined);
-        Ok((RunsChannel { mcp, watcher, cursor }, reply))
+        Ok((RunsChannel { mcp, watcher, cursor, _following }, reply))
     }
 
     async fn handle_in(&mut self, _event: &str, _payload: Payload, _cx: &mut Cx<Self>) -> Next {

@@ -1,19 +1,27 @@
 //! JSON-RPC 2.0: what an incoming message is, and the exact text of what goes out.
 //!
 //! Nothing of a message is lost on the way through: an `id` of any JSON type is kept as the text the peer sent, and
-//! fields this module does not know stay reachable. Batches are not supported; an array is an invalid message.
+//! fields this module does not know stay reachable. [`serving`] and [`asking`] correlate the two directions. An array is
+//! an invalid message here; who takes batches splits them first ([`batch`]).
 //!
 //! Source: the JSON-RPC 2.0 specification; for the classification, the contract of the Elixir deployment, section 4.1.
+
+pub mod asking;
+pub mod serving;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
+
+pub use asking::{AskId, Asking, Patience, TooManyAsked};
+pub use serving::{CallNumber, IdInUse, Serving};
 
 /// The only value `jsonrpc` may have.
 pub const VERSION: &str = "2.0";
@@ -243,6 +251,9 @@ pub enum Fault {
     /// The message fits none of the shapes of [`Incoming`].
     #[error("Invalid JSON-RPC 2.0 message format")]
     InvalidMessage,
+    /// A message of the right shape that may not come here, or now; the text says why.
+    #[error("Invalid request: {0}")]
+    InvalidRequest(String),
     /// This peer has no such method.
     #[error("Method not found: {0}")]
     MethodNotFound(String),
@@ -263,7 +274,31 @@ pub enum Fault {
     /// A failure of ours; details go to the log, not to the peer.
     #[error("Internal error")]
     Internal,
+    /// An error with a code, and perhaps data, of its own.
+    #[error("{}", .0.message)]
+    Coded(Box<ErrorObject>),
 }
+
+/// The `error` of a response.
+#[derive(Clone, Debug, Serialize)]
+pub struct ErrorObject {
+    /// Says which sort of error.
+    pub code: i64,
+    /// For a person to read.
+    pub message: String,
+    /// More about it, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<RawValue>>,
+}
+
+impl PartialEq for ErrorObject {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |error: &Self| error.data.as_ref().map(|data| data.get().to_owned());
+        (self.code, &self.message, text(self)) == (other.code, &other.message, text(other))
+    }
+}
+
+impl Eq for ErrorObject {}
 
 impl Fault {
     /// The code that goes with the text.
@@ -272,12 +307,22 @@ impl Fault {
             return SERVER_ERROR;
         }
         match self {
-            Fault::InvalidMessage | Fault::RequestTooLarge => INVALID_REQUEST,
+            Fault::InvalidMessage | Fault::InvalidRequest(_) | Fault::RequestTooLarge => INVALID_REQUEST,
             Fault::MethodNotFound(_) => METHOD_NOT_FOUND,
             Fault::InvalidParams(_) => INVALID_PARAMS,
             Fault::TooManyCalls { .. } => SERVER_ERROR,
             Fault::Internal => INTERNAL_ERROR,
+            Fault::Coded(error) => error.code,
         }
+    }
+
+    /// The `error` that says so.
+    pub fn to_object(&self, compat: Compat) -> ErrorObject {
+        let data = match self {
+            Fault::Coded(error) => error.data.clone(),
+            _ => None,
+        };
+        ErrorObject { code: self.code(compat), message: self.to_string(), data }
     }
 }
 
@@ -296,6 +341,17 @@ pub fn notification(method: &str, params: &RawValue) -> Bytes {
     encode(&Outgoing { id: None, body: Body::Notification(method, params) })
 }
 
+/// The text of a notification without params.
+pub fn bare_notification(method: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Bare<'a> {
+        jsonrpc: &'static str,
+        method: &'a str,
+    }
+
+    Bytes::from(serde_json::to_vec(&Bare { jsonrpc: VERSION, method }).expect("strings always serialize"))
+}
+
 /// A value as raw JSON text.
 ///
 /// `value` is one of this crate's own types: with string keys and no failing serializer, so that writing it can't fail.
@@ -306,14 +362,25 @@ pub fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
 /// A key under which two ids meet exactly if they are the same JSON value, however their strings are escaped or spaced.
 ///
 /// Numbers compare by their text: `1` and `1.0` are two ids.
-pub fn id_key(id: &RawValue) -> String {
+pub fn id_key(id: &RawValue) -> CompactString {
     let text = id.get();
-    if text.starts_with(['"', '[', '{'])
-        && let Ok(value) = serde_json::from_str::<serde_json::Value>(text)
-    {
-        return value.to_string();
+    let is_spelt_one_way = match text.as_bytes() {
+        [b'[' | b'{', ..] => false,
+        [b'"', inner @ ..] => !inner.contains(&b'\\'),
+        _ => true,
+    };
+    if !is_spelt_one_way && let Ok(value) = serde_json::from_str::<serde_json::Value>(text) {
+        return CompactString::from(value.to_string());
     }
-    text.to_owned()
+    CompactString::new(text)
+}
+
+/// The messages of a batch, each as its text; `None` if the text is no array.
+///
+/// Source: JSON-RPC 2.0, section 6; in MCP of revision 2025-03-26 alone.
+pub fn batch(json: &[u8]) -> Option<Vec<&RawValue>> {
+    let is_array = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    if is_array { serde_json::from_slice(json).ok() } else { None }
 }
 
 fn encode(message: &Outgoing<'_>) -> Bytes {
@@ -333,12 +400,6 @@ enum Body<'a> {
 
 impl Serialize for Outgoing<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct ErrorObject {
-            code: i64,
-            message: String,
-        }
-
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("jsonrpc", VERSION)?;
         if let Some(id) = self.id {
@@ -347,7 +408,7 @@ impl Serialize for Outgoing<'_> {
         match &self.body {
             Body::Result(result) => map.serialize_entry("result", result)?,
             Body::Error(fault, compat) => {
-                map.serialize_entry("error", &ErrorObject { code: fault.code(*compat), message: fault.to_string() })?;
+                map.serialize_entry("error", &fault.to_object(*compat))?;
             }
             Body::Notification(method, params) => {
                 map.serialize_entry("method", method)?;

@@ -12,8 +12,7 @@ use super::{DrainOptions, Server, ServerOptions, pages};
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
-use crate::mcp::tools::Tools;
-use crate::mcp::{self, Mcp};
+use crate::mcp::{Mcp, McpServer, tools};
 use crate::protocol::jsonrpc::Compat;
 use crate::protocol::origin::{OriginPolicy, OriginRule};
 use crate::transport::accept::HttpOptions;
@@ -61,8 +60,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let socket_path = settings.socket.path.clone();
     let socket_options = socket_options(&settings)?;
     let endpoint = Endpoint::start();
-    let tools = Tools::builtin(settings.mcp.search_root.clone());
-    let mcp = Mcp::new(mcp_settings(&settings), Arc::new(Development), tools, &endpoint);
+    let mcp = mcp(&settings, &endpoint)?;
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
     let running = Server::new(&endpoint)
         .socket(mcp.routes(socket))
@@ -74,7 +72,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let address = running.address();
     announce(address, &socket_path, development);
     running.until_signalled().await;
-    if tokio::time::timeout(RUNS_END, mcp.runs().drain()).await.is_err() {
+    if tokio::time::timeout(RUNS_END, mcp.drain()).await.is_err() {
         tracing::warn!("tools that did not heed their cancellation were cut off");
     }
     Ok(())
@@ -93,22 +91,27 @@ fn announce(address: SocketAddr, socket_path: &str, development: bool) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn mcp_settings(settings: &Settings) -> mcp::Settings {
+/// The built-in server, which the page at `/` shows.
+fn mcp(settings: &Settings, endpoint: &Endpoint) -> anyhow::Result<Arc<Mcp>> {
     let mcp = &settings.mcp;
-    mcp::Settings {
-        heartbeat_timeout_ms: mcp.heartbeat_timeout_ms,
-        calls_per_session_max: mcp.tool_calls_per_session_max,
-        runs_max: mcp.runs_max,
-        run_events_max: mcp.run_events_max,
-        run_bytes_max: mcp.run_bytes_max,
-        run_retention_ms: mcp.run_retention_ms,
-        compat: match mcp.compat {
+    let server =
+        McpServer::builder("bennu").display_name("Bennu").tools(tools::builtin(mcp.search_root.clone())).build()?;
+    let mut builder = Mcp::builder(endpoint, Development).server(server).settings(|chosen| {
+        chosen.heartbeat_timeout_ms = mcp.heartbeat_timeout_ms;
+        chosen.calls_per_session_max = mcp.tool_calls_per_session_max;
+        chosen.runs_max = mcp.runs_max;
+        chosen.run_events_max = mcp.run_events_max;
+        chosen.run_bytes_max = mcp.run_bytes_max;
+        chosen.run_retention_ms = mcp.run_retention_ms;
+        chosen.compat = match mcp.compat {
             McpCompat::Standard => Compat::Standard,
             McpCompat::Elixir => Compat::Elixir,
-        },
-        search_root: mcp.search_root.clone(),
-        ..mcp::Settings::default()
+        };
+    });
+    if let Some(secret) = &settings.server.secret_key_base {
+        builder = builder.secret(secret.expose().as_bytes());
     }
+    Ok(builder.build()?)
 }
 
 fn socket_options(settings: &Settings) -> anyhow::Result<SocketOptions> {

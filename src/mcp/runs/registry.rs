@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use serde_json::value::RawValue;
 
-use super::{NewRun, Run, drive};
+use super::{Run, State};
 use crate::clock;
 use crate::mcp::Settings;
 use crate::mcp::auth::Identity;
-use crate::mcp::tools::{CancelReason, ConnectionFull, Workers};
 use crate::protocol::Time;
 use crate::protocol::jsonrpc::{Fault, Scope};
 use crate::protocol::mcp::event::RunSummary;
-use crate::protocol::mcp::run_log::RunLimits;
+use crate::protocol::mcp::run_log::{RunLimits, RunLog};
 use crate::protocol::mcp::{RUN_FINISHED, RUN_STARTED, RUNS_TOPIC};
 use crate::random;
 
@@ -35,23 +35,15 @@ pub type Publish = Arc<dyn Fn(&str, &str, Bytes) -> bool + Send + Sync>;
 
 /// As many runs are under way as may be; a later try may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected at most {limit} calls under way{scope}, came one more")]
+#[error("expected at most {limit} calls under way on this server, came one more")]
 pub struct RunsFull {
-    /// Of what the limit is: the caller's connection or the server.
-    pub scope: Scope,
     /// Runs that may be under way at once.
     pub limit: usize,
 }
 
 impl From<RunsFull> for Fault {
-    fn from(RunsFull { scope, limit }: RunsFull) -> Self {
-        Fault::TooManyCalls { scope, limit }
-    }
-}
-
-impl From<ConnectionFull> for RunsFull {
-    fn from(ConnectionFull { limit }: ConnectionFull) -> Self {
-        RunsFull { scope: Scope::Connection, limit }
+    fn from(RunsFull { limit }: RunsFull) -> Self {
+        Fault::TooManyCalls { scope: Scope::Server, limit }
     }
 }
 
@@ -71,16 +63,24 @@ pub struct Announcement {
 /// The runs of this node.
 ///
 /// No connection can fill it alone: it has a share of the calls under way, and where ended runs have to make room for
-/// a new one, the caller's own go first. Whoever stops the server calls [`Runs::drain`] first, so that tools end
-/// and their callers hear of it: the `bennu` program does, a program that embeds the crate has to.
+/// a new one, the caller's own go first.
 pub struct Runs {
     limits: RunLimits,
     retention_ms: u64,
     runs_max: usize,
-    workers: Workers,
     publish: Publish,
+    /// Those who hear of announcements; without any none are made.
+    followers: AtomicUsize,
     inner: Mutex<Inner>,
-    running: watch::Sender<usize>,
+}
+
+/// Someone who hears of announcements, until it is dropped.
+pub(in crate::mcp) struct Following(Arc<Runs>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.followers.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -110,42 +110,68 @@ type Caller = (Arc<str>, u64);
 
 impl Runs {
     /// No runs yet.
-    pub fn new(settings: &Settings, publish: Publish) -> Self {
-        let each_max = (settings.runs_max / 4).max(settings.calls_per_session_max).min(settings.runs_max);
+    pub(in crate::mcp) fn new(settings: &Settings, publish: Publish) -> Self {
         Runs {
             limits: RunLimits { events_max: settings.run_events_max.max(2), bytes_max: settings.run_bytes_max },
             retention_ms: settings.run_retention_ms,
             runs_max: settings.runs_max,
-            workers: Workers::new(settings.worker_threads, each_max),
             publish,
+            followers: AtomicUsize::new(0),
             inner: Mutex::default(),
-            running: watch::Sender::new(0),
         }
     }
 
-    /// Starts a call. `attach` gives the run its first watchers, before its first event.
+    /// Takes up a call of a tool. It begins with [`Run::start`].
     ///
     /// # Errors
-    /// [`RunsFull`]; nothing was started.
-    pub fn start(self: &Arc<Self>, new: NewRun<'_>, attach: impl FnOnce(&Arc<Run>)) -> Result<Arc<Run>, RunsFull> {
-        let id: String = random::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let seat = self.workers.admit(new.connection)?;
-        let run = Arc::new(Run::new(&new, id, self.limits, Arc::clone(&self.publish)));
-        let (start, announcement) = self.inner.lock().admit(&run, self)?;
-        self.running.send_modify(|running| *running += 1);
-        attach(&run);
-        run.start();
-        (self.publish)(RUNS_TOPIC, RUN_STARTED, announcement);
-
-        let (runs, driven) = (Arc::clone(self), Arc::clone(&run));
-        let (work, execution_ms_max) = (new.work, new.tool.execution_ms_max);
-        // Owned by `running`: `drain` cancels the task and waits until it has ended.
-        tokio::spawn(async move {
-            drive(Arc::clone(&driven), work, execution_ms_max, seat).await;
-            runs.finish(start, &driven);
-            runs.repeat_last_word(&driven).await;
+    /// [`RunsFull`].
+    pub(in crate::mcp) fn begin(
+        self: &Arc<Self>,
+        tool: &Arc<str>,
+        request_id: &RawValue,
+        owner: &Identity,
+        connection: u64,
+    ) -> Result<Arc<Run>, RunsFull> {
+        let id = hex(random::bytes());
+        let state =
+            State { log: RunLog::new(self.limits), finished_at: None, watches: Vec::new(), is_end_published: false };
+        let mut inner = self.inner.lock();
+        inner.forget(self, clock::now());
+        let caller = (Arc::clone(&owner.user), connection);
+        while inner.by_start.len() >= self.runs_max {
+            if !inner.forget_oldest_ended(&caller) {
+                return Err(RunsFull { limit: self.runs_max });
+            }
+        }
+        let start = inner.next_start;
+        inner.next_start += 1;
+        let run = Arc::new(Run {
+            id,
+            tool: Arc::clone(tool),
+            owner: owner.clone(),
+            connection,
+            request_id: request_id.to_owned(),
+            started_at: clock::wall_iso8601_micros(),
+            start,
+            runs: Arc::downgrade(self),
+            publish: Arc::clone(&self.publish),
+            listeners: AtomicUsize::new(0),
+            state: Mutex::new(state),
         });
+        inner.by_id.insert(run.id.clone(), start);
+        inner.by_start.insert(start, Arc::clone(&run));
+        let announcement = self.announce(&mut inner, RUN_STARTED, &run);
+        drop(inner);
+        if let Some(announcement) = announcement {
+            (self.publish)(RUNS_TOPIC, RUN_STARTED, announcement);
+        }
         Ok(run)
+    }
+
+    /// Hears of announcements from here on: whoever lists runs afterwards misses none.
+    pub(in crate::mcp) fn follow(self: &Arc<Self>) -> Following {
+        self.followers.fetch_add(1, Ordering::SeqCst);
+        Following(Arc::clone(self))
     }
 
     /// The run of that id, unless it is forgotten.
@@ -177,74 +203,61 @@ impl Runs {
         inner.announcements.range(start..).cloned().collect()
     }
 
-    /// Cancels every run and waits until all have ended. The caller bounds the waiting.
-    pub async fn drain(&self) {
-        let runs: Vec<_> = self.inner.lock().by_start.values().cloned().collect();
-        for run in runs {
-            run.cancel(CancelReason::Shutdown);
-        }
-        self.idle().await;
-    }
-
-    /// Waits until no run is under way.
-    pub async fn idle(&self) {
-        let mut running = self.running.subscribe();
-        running.wait_for(|running| *running == 0).await.expect("the sender is part of self");
-    }
-
-    fn finish(&self, start: u64, run: &Arc<Run>) {
-        let bytes = run.state.lock().log.bytes();
+    pub(super) fn finish(self: &Arc<Self>, run: &Arc<Run>) {
+        let (bytes, is_published) = {
+            let state = run.state.lock();
+            (state.log.bytes(), state.is_end_published)
+        };
         let announcement = {
             let mut inner = self.inner.lock();
-            inner.note_end(run.caller(), Ended { start, at: clock::now(), bytes });
-            inner.announce(RUN_FINISHED, run)
+            inner.note_end(run.caller(), Ended { start: run.start, at: clock::now(), bytes });
+            self.announce(&mut inner, RUN_FINISHED, run)
         };
-        (self.publish)(RUNS_TOPIC, RUN_FINISHED, announcement);
-        self.running.send_modify(|running| *running -= 1);
+        if let Some(announcement) = announcement {
+            (self.publish)(RUNS_TOPIC, RUN_FINISHED, announcement);
+        }
+        if !is_published {
+            // Ends by itself, after PUBLISH_RETRIES.
+            tokio::spawn(repeat_last_word(Arc::clone(run)));
+        }
     }
 
-    /// Watchers of a run are woken by its broadcasts. If PubSub refused the last one, they would wait for ever.
-    async fn repeat_last_word(&self, run: &Arc<Run>) {
-        for _ in 0..PUBLISH_RETRIES {
-            if run.is_end_published() {
-                return;
-            }
-            tokio::time::sleep(PUBLISH_RETRY).await;
-            run.publish_end();
+    /// Notes the announcement and gives back its payload; nothing is noted where nobody follows.
+    fn announce(&self, inner: &mut Inner, event: &'static str, run: &Arc<Run>) -> Option<Bytes> {
+        inner.announced += 1;
+        if self.followers.load(Ordering::SeqCst) == 0 {
+            inner.announcements = VecDeque::new();
+            return None;
         }
-        tracing::warn!(run = run.id(), "the end of a run could not be broadcast");
+        let summary = run.summary();
+        let payload = serde_json::to_vec(&summary).expect("strings and numbers always serialize");
+        let number = inner.announced;
+        inner.announcements.push_back(Announcement { number, event, summary, owner: run.owner().clone() });
+        if inner.announcements.len() > ANNOUNCEMENTS_MAX {
+            inner.announcements.pop_front();
+        }
+        Some(payload.into())
     }
 }
 
+/// Watchers of a run are woken by its broadcasts. If PubSub refused the last one, they would wait for ever.
+async fn repeat_last_word(run: Arc<Run>) {
+    for _ in 0..PUBLISH_RETRIES {
+        tokio::time::sleep(PUBLISH_RETRY).await;
+        run.publish_end();
+        if run.is_end_published() {
+            return;
+        }
+    }
+    tracing::warn!(run = run.id(), "the end of a run could not be broadcast");
+}
+
+/// Bytes as lower-case hex digits.
+pub(in crate::mcp) fn hex(bytes: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
 impl Inner {
-    /// Takes a run up; gives its place in the order of starts and the announcement to publish.
-    fn admit(&mut self, run: &Arc<Run>, runs: &Runs) -> Result<(u64, Bytes), RunsFull> {
-        self.forget(runs, clock::now());
-        while self.by_start.len() >= runs.runs_max {
-            if !self.forget_oldest_ended(&run.caller()) {
-                return Err(RunsFull { scope: Scope::Server, limit: runs.runs_max });
-            }
-        }
-        let start = self.next_start;
-        self.next_start += 1;
-        self.by_id.insert(run.id.clone(), start);
-        self.by_start.insert(start, Arc::clone(run));
-        Ok((start, self.announce(RUN_STARTED, run)))
-    }
-
-    /// Notes the announcement and gives back its payload.
-    fn announce(&mut self, event: &'static str, run: &Arc<Run>) -> Bytes {
-        let summary = run.summary();
-        let payload = serde_json::to_vec(&summary).expect("strings and numbers always serialize");
-        self.announced += 1;
-        let number = self.announced;
-        self.announcements.push_back(Announcement { number, event, summary, owner: run.owner().clone() });
-        if self.announcements.len() > ANNOUNCEMENTS_MAX {
-            self.announcements.pop_front();
-        }
-        payload.into()
-    }
-
     /// Takes up an ended run. Where logs are too many bytes, older ones of the same caller go first.
     fn note_end(&mut self, caller: Caller, ended: Ended) {
         self.ended_bytes += ended.bytes;

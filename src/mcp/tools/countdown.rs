@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Arguments, Tool, ToolContext, ToolError, ToolOutput, Work};
+use super::{Arguments, ToolHandler, ToolOutput, Work};
 use crate::clock;
-use crate::protocol::mcp::tool::{Content, InputSchema, ToolCapabilities, ToolMetadata, ToolSpec};
+use crate::mcp::{CallContext, CallError};
+use crate::protocol::mcp::content::Content;
+use crate::protocol::mcp::tool::{ToolCapabilities, ToolMetadata, ToolSpec, object_schema};
 
 const SECONDS_MAX: u64 = 60;
 const SECONDS_DEFAULT: u64 = 5;
@@ -21,7 +23,7 @@ const EXECUTION_MS_MAX: u64 = 70_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Countdown;
 
-impl Tool for Countdown {
+impl ToolHandler for Countdown {
     fn spec(&self) -> ToolSpec {
         let properties = json!({
             "seconds": {
@@ -35,19 +37,19 @@ impl Tool for Countdown {
         });
         let Value::Object(properties) = properties else { unreachable!("written above as an object") };
         ToolSpec {
-            name: "countdown".to_owned(),
             description: "Counts down a number of seconds and reports each step.".to_owned(),
-            input_schema: InputSchema::new(properties, &[]),
+            input_schema: object_schema(properties, &[]),
             capabilities: ToolCapabilities {
                 supports_streaming: true,
                 max_execution_time: EXECUTION_MS_MAX,
                 ..ToolCapabilities::default()
             },
             metadata: ToolMetadata::new("demo", &["progress", "time"], EXECUTION_MS_MAX),
+            ..ToolSpec::new("countdown")
         }
     }
 
-    fn prepare(&self, arguments: &Arguments<'_>) -> Result<Work, ToolError> {
+    fn prepare(&self, arguments: Arguments<'_>) -> Result<Work, CallError> {
         let seconds = arguments.integer("seconds", 1..=SECONDS_MAX, Some(SECONDS_DEFAULT))?;
         let interval_ms =
             arguments.integer("interval_ms", INTERVAL_MS_MIN..=INTERVAL_MS_MAX, Some(INTERVAL_MS_DEFAULT))?;
@@ -56,13 +58,14 @@ impl Tool for Countdown {
             Ok(ToolOutput {
                 content: vec![Content::text(format!("counted down {seconds} s in {steps} steps"))],
                 usage: BTreeMap::from([("steps", steps)]),
+                ..ToolOutput::default()
             })
         }))
     }
 }
 
 /// Waits `total_ms` in steps, the last of which may be shorter; returns their number.
-async fn count(total_ms: u64, interval_ms: u64, context: &ToolContext) -> u64 {
+async fn count(total_ms: u64, interval_ms: u64, context: &CallContext) -> u64 {
     let start = clock::now();
     let steps = total_ms.div_ceil(interval_ms);
     for step in 1..=steps {
@@ -104,7 +107,7 @@ mod tests {
         for arguments in [json!({"seconds": 0}), json!({"seconds": 61}), json!({"interval_ms": 99})] {
             let outcome = call(&Countdown, arguments, context().0).await;
 
-            assert!(matches!(outcome, Err(ToolError::InvalidArguments(_))), "{outcome:?}");
+            assert!(matches!(outcome, Err(CallError::InvalidArguments(_))), "{outcome:?}");
         }
     }
 }

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Arguments, Tool, ToolContext, ToolError, ToolOutput, Work};
-use crate::protocol::mcp::tool::{Content, InputSchema, ToolCapabilities, ToolMetadata, ToolSpec};
+use super::{Arguments, ToolHandler, ToolOutput, Work};
+use crate::mcp::{CallContext, CallError};
+use crate::protocol::mcp::content::Content;
+use crate::protocol::mcp::tool::{ToolCapabilities, ToolMetadata, ToolSpec, object_schema};
 
 /// 4 GiB.
 const BYTES_MAX: u64 = 4 << 30;
@@ -23,7 +25,7 @@ const EXECUTION_MS_MAX: u64 = 120_000;
 #[derive(Clone, Copy, Debug)]
 pub struct StreamHash;
 
-impl Tool for StreamHash {
+impl ToolHandler for StreamHash {
     fn spec(&self) -> ToolSpec {
         let properties = json!({
             "bytes": {
@@ -35,33 +37,37 @@ impl Tool for StreamHash {
         });
         let Value::Object(properties) = properties else { unreachable!("written above as an object") };
         ToolSpec {
-            name: "stream_hash".to_owned(),
             description: "Generates the SplitMix64 stream of a seed (64-bit outputs, little endian), without storing \
                           it, and returns its SHA-256."
                 .to_owned(),
-            input_schema: InputSchema::new(properties, &["bytes"]),
+            input_schema: object_schema(properties, &["bytes"]),
             capabilities: ToolCapabilities {
                 supports_streaming: true,
                 max_execution_time: EXECUTION_MS_MAX,
                 ..ToolCapabilities::default()
             },
             metadata: ToolMetadata::new("compute", &["hash", "progress"], EXECUTION_MS_MAX),
+            ..ToolSpec::new("stream_hash")
         }
     }
 
-    fn prepare(&self, arguments: &Arguments<'_>) -> Result<Work, ToolError> {
+    fn prepare(&self, arguments: Arguments<'_>) -> Result<Work, CallError> {
         let bytes = arguments.integer("bytes", 0..=BYTES_MAX, None)?;
         let seed = arguments.integer("seed", 0..=SEED_MAX, Some(0))?;
         Ok(Work::new(move |context| async move {
             let digest = context.on_thread(move |context| hash(bytes, seed, context)).await?;
             let result = json!({"algorithm": "sha-256", "bytes": bytes, "seed": seed, "digest": digest});
-            Ok(ToolOutput { content: vec![Content::json(&result)], usage: BTreeMap::from([("bytesHashed", bytes)]) })
+            Ok(ToolOutput {
+                content: vec![Content::json(&result)],
+                usage: BTreeMap::from([("bytesHashed", bytes)]),
+                ..ToolOutput::default()
+            })
         }))
     }
 }
 
 /// The digest in lower-case hex. Reports each hundredth.
-fn hash(bytes: u64, seed: u64, context: &ToolContext) -> Result<String, ToolError> {
+fn hash(bytes: u64, seed: u64, context: &CallContext) -> Result<String, CallError> {
     let mut hasher = Sha256::new();
     let mut state = seed;
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -139,7 +145,7 @@ mod tests {
 
         let outcome = call(&StreamHash, json!({"bytes": BYTES_MAX}), context).await;
 
-        assert_eq!(outcome, Err(ToolError::Cancelled));
+        assert_eq!(outcome, Err(CallError::Cancelled));
         assert_eq!(reports.lock().len(), 1);
     }
 
@@ -148,7 +154,7 @@ mod tests {
         for arguments in [json!({}), json!({"bytes": BYTES_MAX + 1}), json!({"bytes": 1, "seed": -1})] {
             let outcome = call(&StreamHash, arguments, context().0).await;
 
-            assert!(matches!(outcome, Err(ToolError::InvalidArguments(_))), "{outcome:?}");
+            assert!(matches!(outcome, Err(CallError::InvalidArguments(_))), "{outcome:?}");
         }
     }
 }

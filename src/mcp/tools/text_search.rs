@@ -12,9 +12,11 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Arguments, Tool, ToolContext, ToolError, ToolOutput, Work};
+use super::{Arguments, ToolHandler, ToolOutput, Work};
+use crate::mcp::{CallContext, CallError};
 use crate::protocol::mcp::RESULT_BYTES_MAX;
-use crate::protocol::mcp::tool::{Content, InputSchema, ResourceLimits, ToolCapabilities, ToolMetadata, ToolSpec};
+use crate::protocol::mcp::content::Content;
+use crate::protocol::mcp::tool::{ResourceLimits, ToolCapabilities, ToolMetadata, ToolSpec, object_schema};
 
 const EXECUTION_MS_MAX: u64 = 30_000;
 const QUERY_BYTES_MAX: usize = 1_000;
@@ -68,7 +70,7 @@ impl TextSearch {
     }
 }
 
-impl Tool for TextSearch {
+impl ToolHandler for TextSearch {
     fn spec(&self) -> ToolSpec {
         let properties = json!({
             "query": {
@@ -87,11 +89,10 @@ impl Tool for TextSearch {
         });
         let Value::Object(properties) = properties else { unreachable!("written above as an object") };
         ToolSpec {
-            name: "text_search".to_owned(),
             description: "Finds the lines that contain a text, in the folder that the operator of this server has \
                           named. Links, hidden files and binary files are left out."
                 .to_owned(),
-            input_schema: InputSchema::new(properties, &["query"]),
+            input_schema: object_schema(properties, &["query"]),
             capabilities: ToolCapabilities {
                 supports_streaming: true,
                 max_execution_time: EXECUTION_MS_MAX,
@@ -99,19 +100,20 @@ impl Tool for TextSearch {
                 ..ToolCapabilities::default()
             },
             metadata: ToolMetadata::new("files", &["search", "progress"], EXECUTION_MS_MAX),
+            ..ToolSpec::new("text_search")
         }
     }
 
-    fn prepare(&self, arguments: &Arguments<'_>) -> Result<Work, ToolError> {
-        let query = arguments.required_text("query", QUERY_BYTES_MAX)?;
+    fn prepare(&self, arguments: Arguments<'_>) -> Result<Work, CallError> {
+        let query = arguments.required_string("query", QUERY_BYTES_MAX)?;
         let needle = Needle::new(&query, arguments.flag("case_sensitive", true)?);
         let matches_max = arguments.integer("max_matches", 1..=MATCHES_MAX, Some(MATCHES_DEFAULT))?;
         let matches_max = usize::try_from(matches_max).expect("at most MATCHES_MAX");
-        let below = arguments.text("path", PATH_BYTES_MAX)?.as_deref().map(relative).transpose()?.unwrap_or_default();
+        let below = arguments.string("path", PATH_BYTES_MAX)?.as_deref().map(relative).transpose()?.unwrap_or_default();
         let root = self.root.clone();
         Ok(Work::new(move |context| async move {
             let root = root.ok_or_else(|| {
-                ToolError::Failed(
+                CallError::Failed(
                     "no folder to search: the operator of this server names one with mcp.search_root".to_owned(),
                 )
             })?;
@@ -123,7 +125,7 @@ impl Tool for TextSearch {
 }
 
 /// A path of plain names only.
-fn relative(path: &str) -> Result<PathBuf, ToolError> {
+fn relative(path: &str) -> Result<PathBuf, CallError> {
     let plain = Path::new(path).components().all(|part| match part {
         Component::Normal(name) => !is_hidden(&name.to_string_lossy()),
         Component::CurDir => true,
@@ -132,7 +134,7 @@ fn relative(path: &str) -> Result<PathBuf, ToolError> {
     if plain {
         return Ok(PathBuf::from(path));
     }
-    Err(ToolError::InvalidArguments(format!(
+    Err(CallError::InvalidArguments(format!(
         "path: expected a relative path without .. and hidden names, came {path:?}"
     )))
 }
@@ -215,12 +217,12 @@ impl Found {
     fn into_output(self) -> ToolOutput {
         let usage = BTreeMap::from([("filesScanned", self.files_scanned), ("bytesRead", self.bytes_read)]);
         let value = serde_json::to_value(&self).expect("strings and numbers always serialize");
-        ToolOutput { content: vec![Content::json(&value)], usage }
+        ToolOutput { content: vec![Content::json(&value)], usage, ..ToolOutput::default() }
     }
 }
 
 impl Search {
-    fn run(&self, context: &ToolContext) -> Result<Found, ToolError> {
+    fn run(&self, context: &CallContext) -> Result<Found, CallError> {
         // The operator's own links in the path to the folder count; those inside it don't.
         let root = self.root.canonicalize().map_err(|error| unreadable("the searched folder", &error))?;
         let start = self.start(&root)?;
@@ -240,14 +242,14 @@ impl Search {
     }
 
     /// Where the search begins: below the root, no link on the way.
-    fn start(&self, root: &Path) -> Result<PathBuf, ToolError> {
+    fn start(&self, root: &Path) -> Result<PathBuf, CallError> {
         let start = root.join(&self.below);
         let real = start.canonicalize().map_err(|error| unreadable("path", &error))?;
         // Without links the real path is the one asked for. Comparing components drops `.`.
         if real.components().eq(start.components()) {
             return Ok(real);
         }
-        Err(ToolError::InvalidArguments("path: expected a path without links, came one with".to_owned()))
+        Err(CallError::InvalidArguments("path: expected a path without links, came one with".to_owned()))
     }
 
     /// The files to read, folder by folder in the order of their names.
@@ -256,8 +258,8 @@ impl Search {
         root: &Path,
         start: &Path,
         found: &mut Found,
-        context: &ToolContext,
-    ) -> Result<Vec<PathBuf>, ToolError> {
+        context: &CallContext,
+    ) -> Result<Vec<PathBuf>, CallError> {
         let kind = fs::symlink_metadata(start).map_err(|error| unreadable("path", &error))?.file_type();
         if kind.is_file() {
             return Ok(vec![start.to_owned()]);
@@ -373,9 +375,9 @@ fn is_the_only_name(_opened: &fs::Metadata, path: &Path) -> io::Result<bool> {
 }
 
 /// Names what could not be read and the kind of failure, not where it lies on the server.
-fn unreadable(what: &str, error: &io::Error) -> ToolError {
+fn unreadable(what: &str, error: &io::Error) -> CallError {
     tracing::debug!(what, %error, "text_search can't read");
-    ToolError::Failed(format!("{what} can't be read: {}", error.kind()))
+    CallError::Failed(format!("{what} can't be read: {}", error.kind()))
 }
 
 fn as_f64(value: usize) -> f64 {
@@ -406,7 +408,7 @@ mod tests {
             folder
         }
 
-        async fn search(&self, arguments: Value) -> Result<Value, ToolError> {
+        async fn search(&self, arguments: Value) -> Result<Value, CallError> {
             let output = call(&TextSearch::new(Some(self.0.clone())), arguments, context().0).await?;
             let content = serde_json::to_value(&output.content[0]).expect("serializes");
             Ok(serde_json::from_str(content["text"].as_str().expect("a text")).expect("JSON"))
@@ -579,14 +581,14 @@ mod tests {
 
         let steps: Vec<_> = told.lock().iter().map(|r| (r.progress, r.total)).collect();
         assert_eq!(steps, [(1.0, Some(3.0)), (2.0, Some(3.0)), (3.0, Some(3.0))]);
-        assert_eq!((outcome, told_until_cut.lock().len()), (Err(ToolError::Cancelled), 2));
+        assert_eq!((outcome, told_until_cut.lock().len()), (Err(CallError::Cancelled), 2));
     }
 
     #[tokio::test]
     async fn without_a_folder_it_says_which_setting_is_missing() {
         let outcome = call(&TextSearch::new(None), json!({"query": "x"}), context().0).await;
 
-        assert!(matches!(&outcome, Err(ToolError::Failed(text)) if text.contains("mcp.search_root")), "{outcome:?}");
+        assert!(matches!(&outcome, Err(CallError::Failed(text)) if text.contains("mcp.search_root")), "{outcome:?}");
     }
 
     #[tokio::test]

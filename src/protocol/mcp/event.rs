@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-use crate::protocol::jsonrpc::{self, Object};
+use crate::protocol::jsonrpc;
 use crate::protocol::mcp::PROGRESS;
 
 /// The step of a run that an event tells of.
@@ -152,29 +152,25 @@ pub fn number(value: f64) -> Option<Number> {
     Number::from_f64(value)
 }
 
-/// Makes `notifications/progress` for the token that the caller gave, from an encoded `tool_progress`.
-///
-/// `None` for text that is not such an event.
-pub fn progress_notification(event: &[u8], token: &RawValue) -> Option<Bytes> {
+/// `notifications/progress` with the token that the caller gave.
+pub fn progress_notification(
+    token: &RawValue,
+    progress: &Number,
+    total: Option<&Number>,
+    message: Option<&str>,
+) -> Bytes {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Params<'a> {
         progress_token: &'a RawValue,
-        progress: &'a RawValue,
+        progress: &'a Number,
         #[serde(skip_serializing_if = "Option::is_none")]
-        total: Option<&'a RawValue>,
+        total: Option<&'a Number>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        message: Option<&'a RawValue>,
+        message: Option<&'a str>,
     }
 
-    let data = Object::parse(event)?.object("data")?;
-    let params = Params {
-        progress_token: token,
-        progress: data.raw("progress")?,
-        total: data.raw("total"),
-        message: data.raw("message"),
-    };
-    Some(jsonrpc::notification(PROGRESS, &jsonrpc::raw(&params)))
+    jsonrpc::notification(PROGRESS, &jsonrpc::raw(&Params { progress_token: token, progress, total, message }))
 }
 
 #[cfg(test)]
@@ -215,17 +211,12 @@ mod tests {
     fn a_progress_notification_echoes_the_token() {
         let token = RawValue::from_string(r#""t\u0031""#.to_owned()).expect("JSON");
 
-        let text = progress_notification(&progress_event(3.0), &token).expect("a progress event");
+        let text = progress_notification(&token, &Number::from(3), Some(&Number::from(10)), None);
 
         assert_eq!(
             text,
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t\u0031","progress":3,"total":10}}"#
         );
-    }
-
-    #[test]
-    fn other_events_make_no_progress_notification() {
-        assert!(progress_notification(br#"{"type":"tool_started","data":{"tool":"t"}}"#, &jsonrpc::raw(&1)).is_none());
     }
 
     #[test]

@@ -1,17 +1,31 @@
-//! What MCP says on a Phoenix channel: names, the join's handshake, shapes of methods and events. Pure.
+//! MCP as values and machines: the conversation with a client of any revision, shapes of methods and events. Pure.
 //!
-//! Joining `mcp:session` is the handshake, so there is no `initialize`. The texts and keys are those of the Elixir
-//! deployment whose clients move here.
+//! A client opens in one of three ways ([`client::Era`]): its join is the handshake, as in the Elixir deployment whose clients
+//! move here and whose texts and keys such a session has; with `initialize`; or with stateless requests.
 //!
-//! Source: the contract of the Elixir deployment, sections 2 to 5, with the decisions made on it.
+//! Source: the MCP specification, revisions 2024-11-05 to 2026-07-28; the contract of the Elixir deployment, sections 2 to 5,
+//! with the decisions made on it.
 
+pub mod client;
+pub mod content;
+pub mod cursor;
+pub mod elicitation;
+pub mod error;
 pub mod event;
+pub mod headers;
+pub mod level;
+pub mod peer;
 pub mod progress;
+pub mod roots;
 pub mod run_log;
+pub mod sampling;
 pub mod session;
+pub mod subscription;
 pub mod tool;
+pub mod uri_template;
+pub mod version;
 
-/// The one version that the join reply states.
+/// The version that the reply to a join states which is the handshake.
 pub const PROTOCOL_VERSION: &str = "2024-11-05";
 
 /// Topic of a client's first session.
@@ -20,6 +34,8 @@ pub const SESSION_TOPIC: &str = "mcp:session";
 pub const SESSION_TOPIC_PREFIX: &str = "mcp:session:";
 /// Topic on which a client watches the streaming events of a session on the same socket.
 pub const OBSERVER_TOPIC: &str = "mcp:session:streaming";
+/// What topics of sessions with a named server start with, before its name and perhaps `:` and a name of the client's choice.
+pub const SERVER_TOPIC_PREFIX: &str = "mcp:server:";
 /// What the topic of one run starts with, before the run's id.
 pub const RUN_TOPIC_PREFIX: &str = "mcp:run:";
 /// Topic that announces runs.
@@ -38,6 +54,60 @@ pub const RUN_STARTED: &str = "run_started";
 /// Event on [`RUNS_TOPIC`] when a run ended.
 pub const RUN_FINISHED: &str = "run_finished";
 
+/// Method with which a client of the legacy era opens.
+pub const INITIALIZE: &str = "initialize";
+/// Notification that ends the handshake.
+pub const INITIALIZED: &str = "notifications/initialized";
+/// Method that says what a server of the stateless era is.
+pub const DISCOVER: &str = "server/discover";
+/// Method that opens a stream of change notifications in the stateless era.
+pub const SUBSCRIPTIONS_LISTEN: &str = "subscriptions/listen";
+/// Notification with which such a stream begins.
+pub const SUBSCRIPTIONS_ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+/// Method that lists resources.
+pub const RESOURCES_LIST: &str = "resources/list";
+/// Method that lists the templates of resources.
+pub const RESOURCE_TEMPLATES_LIST: &str = "resources/templates/list";
+/// Method that reads a resource.
+pub const RESOURCES_READ: &str = "resources/read";
+/// Method that asks to hear of a resource's changes, in the legacy era.
+pub const RESOURCES_SUBSCRIBE: &str = "resources/subscribe";
+/// Method that takes [`RESOURCES_SUBSCRIBE`] back.
+pub const RESOURCES_UNSUBSCRIBE: &str = "resources/unsubscribe";
+/// Method that lists prompts.
+pub const PROMPTS_LIST: &str = "prompts/list";
+/// Method that fills a prompt in.
+pub const PROMPTS_GET: &str = "prompts/get";
+/// Method that completes an argument.
+pub const COMPLETE: &str = "completion/complete";
+/// Method that says which log messages the client wants, in the legacy era.
+pub const SET_LEVEL: &str = "logging/setLevel";
+/// Method that asks a client's model; in the Elixir deployment the client asks the server with it.
+pub const CREATE_MESSAGE: &str = "sampling/createMessage";
+/// Method that asks the client's user.
+pub const ELICIT: &str = "elicitation/create";
+/// Method that asks for the client's roots.
+pub const ROOTS_LIST: &str = "roots/list";
+/// Notification that the client's roots are others.
+pub const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
+/// Notification of a log message.
+pub const LOG_MESSAGE: &str = "notifications/message";
+/// Notification that the tools are others.
+pub const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+/// Notification that the resources are others.
+pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+/// Notification that a resource has another content.
+pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+/// Notification that the prompts are others.
+pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
+/// Method that tells how a task stands.
+pub const TASKS_GET: &str = "tasks/get";
+/// Method that brings a task the input it asked for.
+pub const TASKS_UPDATE: &str = "tasks/update";
+/// Method that ends a task.
+pub const TASKS_CANCEL: &str = "tasks/cancel";
+/// Notification of how a task stands.
+pub const TASKS_CHANGED: &str = "notifications/tasks";
 /// Method that lists the tools.
 pub const TOOLS_LIST: &str = "tools/list";
 /// Method that runs a tool.
@@ -51,6 +121,8 @@ pub const PROGRESS: &str = "notifications/progress";
 
 /// Reason of a join on an `mcp:` topic that does not exist.
 pub const UNKNOWN_TOPIC: &str = "Unknown channel topic";
+/// Reason of a join on a topic of a server that is not there.
+pub const UNKNOWN_SERVER: &str = "unknown MCP server";
 /// Reason of a join on [`OBSERVER_TOPIC`] for anything but a session of the same socket.
 pub const SESSION_NOT_FOUND: &str = "Session not found";
 /// Reason of a join on a run that is unknown, expired, or not for this client to see.
@@ -60,6 +132,20 @@ pub const UNKNOWN_EVENT: &str = "unknown event";
 
 /// Most bytes of `{"method":…,"params":…}` in a request; above is `Request too large`. From the deployment.
 pub const REQUEST_BYTES_MAX: usize = 1_048_576;
+/// Messages that wait for a client on one stream; above it the oldest notifications go.
+pub const OUTGOING_MESSAGES_MAX: usize = 1_024;
+/// Bytes that wait for a client on one stream; above it the oldest notifications go.
+pub const OUTGOING_BYTES_MAX: usize = 1_048_576;
+/// Requests of the server that wait for one client.
+pub const ASKS_PER_SESSION_MAX: usize = 64;
+/// Streams of change notifications that one session may have open.
+pub const LISTENS_PER_SESSION_MAX: usize = 16;
+/// Resources that one session, or one stream of changes, may hear of.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_000;
+/// Items of a page of a list.
+pub const PAGE_ITEMS_MAX: usize = 100;
+/// Messages of a batch.
+pub const BATCH_MESSAGES_MAX: usize = 100;
 /// Most bytes of a call's arguments.
 pub const ARGUMENT_BYTES_MAX: usize = 65_536;
 /// Most bytes of a call's result, as JSON; a call with a larger one has failed. Without it one answer would be more
@@ -73,5 +159,8 @@ pub const CALLS_PER_SESSION_MAX: usize = 16;
 pub const EVENT_RESULT_BYTES_MAX: usize = 65_536;
 /// Bytes of a progress message; a longer one is cut.
 pub const PROGRESS_MESSAGE_BYTES_MAX: usize = 1_024;
-/// Milliseconds between two progress events of a run at least, so that no tool can flood its watchers.
+/// Progress events that a run may tell at once; then one each [`PROGRESS_INTERVAL_MS`], so that no tool can flood its
+/// watchers.
+pub const PROGRESS_BURST: u32 = 64;
+/// Milliseconds in which a run that has told as much as it may gains a further progress event.
 pub const PROGRESS_INTERVAL_MS: u64 = 50;

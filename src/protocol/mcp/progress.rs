@@ -14,22 +14,26 @@ pub struct Progress {
     pub message: Option<String>,
 }
 
-/// Lets a report through if the previous one is `interval_ms` back; otherwise the newest report waits.
+/// Lets a burst of reports through, then one each `interval_ms`; meanwhile the newest report waits.
 ///
 /// MCP demands that progress grows with each notification, so a report that does not exceed all before it is dropped,
 /// and so is one that is no finite number.
 #[derive(Clone, Debug)]
 pub struct ProgressGate {
+    burst: u32,
     interval_ms: u64,
     highest: Option<f64>,
-    passed: Option<Time>,
+    /// Reports that may pass at once, and since when that is so.
+    left: u32,
+    counted: Time,
     waiting: Option<Progress>,
 }
 
 impl ProgressGate {
-    /// A gate that lets the first report through.
-    pub fn new(interval_ms: u64) -> Self {
-        ProgressGate { interval_ms, highest: None, passed: None, waiting: None }
+    /// A gate that lets `burst` reports through at once, at least one, and gains one each `interval_ms`.
+    pub fn new(burst: u32, interval_ms: u64) -> Self {
+        let burst = burst.max(1);
+        ProgressGate { burst, interval_ms, highest: None, left: burst, counted: Time(0), waiting: None }
     }
 
     /// Takes a report and gives back the one to tell, if one is due.
@@ -42,13 +46,27 @@ impl ProgressGate {
         if let Some(message) = &mut report.message {
             cut(message);
         }
-        if self.passed.is_some_and(|passed| now.since(passed) < self.interval_ms) {
+        self.gain(now);
+        if self.left == 0 {
             self.waiting = Some(report);
             return None;
         }
+        if self.left == self.burst {
+            self.counted = now;
+        }
+        self.left -= 1;
         self.waiting = None;
-        self.passed = Some(now);
         Some(report)
+    }
+
+    fn gain(&mut self, now: Time) {
+        let passed = now.since(self.counted);
+        let gained = passed.checked_div(self.interval_ms).unwrap_or(u64::from(self.burst));
+        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
+        if gained > 0 {
+            self.left = self.left.saturating_add(gained).min(self.burst);
+            self.counted = self.counted + u64::from(gained) * self.interval_ms;
+        }
     }
 
     /// Gives back the report that waits, if one does; to be told before the run's terminal event.
@@ -78,20 +96,26 @@ mod tests {
     }
 
     #[test]
-    fn reports_closer_than_the_interval_wait_and_the_newest_wins() {
-        let mut gate = ProgressGate::new(50);
+    fn after_a_burst_reports_closer_than_the_interval_wait_and_the_newest_wins() {
+        let mut gate = ProgressGate::new(3, 50);
 
-        assert_eq!(passed(&mut gate, 1.0, 0), Some(1.0));
-        assert_eq!(passed(&mut gate, 2.0, 10), None);
-        assert_eq!(passed(&mut gate, 3.0, 49), None);
-        assert_eq!(gate.flush().map(|report| report.progress), Some(3.0));
+        for n in 1..=3 {
+            assert_eq!(passed(&mut gate, f64::from(n), 0), Some(f64::from(n)));
+        }
+        assert_eq!(passed(&mut gate, 4.0, 10), None);
+        assert_eq!(passed(&mut gate, 5.0, 49), None);
+        assert_eq!(gate.flush().map(|report| report.progress), Some(5.0));
         assert_eq!(gate.flush(), None);
-        assert_eq!(passed(&mut gate, 4.0, 50), Some(4.0));
+        assert_eq!(passed(&mut gate, 6.0, 50), Some(6.0));
+        assert_eq!(passed(&mut gate, 7.0, 99), None);
+        assert_eq!(passed(&mut gate, 8.0, 100), Some(8.0));
+        let later: Vec<_> = (0..5).map(|n| passed(&mut gate, 9.0 + f64::from(n), 10_000).is_some()).collect();
+        assert_eq!(later, [true, true, true, false, false], "a pause gives a new burst, and no more");
     }
 
     #[test]
     fn a_report_let_through_replaces_the_one_that_waits() {
-        let mut gate = ProgressGate::new(50);
+        let mut gate = ProgressGate::new(1, 50);
         passed(&mut gate, 1.0, 0);
         passed(&mut gate, 2.0, 1);
 
@@ -101,7 +125,7 @@ mod tests {
 
     #[test]
     fn progress_only_grows_and_is_finite() {
-        let mut gate = ProgressGate::new(0);
+        let mut gate = ProgressGate::new(9, 0);
 
         assert_eq!(passed(&mut gate, 1.0, 0), Some(1.0));
         assert_eq!(passed(&mut gate, 1.0, 1), None);
@@ -114,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
-        let mut gate = ProgressGate::new(0);
+        let mut gate = ProgressGate::new(9, 0);
         let long = Progress { message: Some("ä".repeat(PROGRESS_MESSAGE_BYTES_MAX)), ..report(1.0) };
 
         let told = gate.offer(long, Time(0)).and_then(|report| report.message).expect("a message");

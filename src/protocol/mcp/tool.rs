@@ -7,47 +7,101 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::protocol::jsonrpc::{Fault, Object};
-use crate::protocol::mcp::{ARGUMENT_BYTES_MAX, ID_BYTES_MAX};
+use crate::protocol::mcp::ARGUMENT_BYTES_MAX;
+use crate::protocol::mcp::content::{Content, Icon};
 
-/// What `tools/list` says of one tool, with the deployment's keys.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a tool says of itself.
+#[derive(Clone, Debug)]
 pub struct ToolSpec {
-    /// By which `tools/call` names it.
+    /// By which `tools/call` names it: letters, digits, `_`, `-` and `.`, 128 at most.
     pub name: String,
+    /// For a person to read, in place of the name.
+    pub title: Option<String>,
     /// For a person or a model to read.
     pub description: String,
-    /// What the arguments may be.
-    pub input_schema: InputSchema,
+    /// What the arguments may be: a JSON Schema of type `object`, by default of draft 2020-12.
+    pub input_schema: Value,
+    /// What its structured output is: a JSON Schema.
+    pub output_schema: Option<Value>,
+    /// Hints about what it does: an object of `ToolAnnotations`.
+    pub annotations: Option<Value>,
+    /// Pictures for it.
+    pub icons: Vec<Icon>,
+    /// Further facts, by names of whoever reads them.
+    pub meta: Map<String, Value>,
+    /// Whether a call may become a task.
+    pub tasks: TaskSupport,
+    /// Whether such a call is a task from its start; otherwise its handler says when, after questions for instance.
+    pub begins_as_task: bool,
     /// What it can do and how long it may take.
     pub capabilities: ToolCapabilities,
     /// What else is known of it.
     pub metadata: ToolMetadata,
 }
 
-/// A JSON Schema of `{"type":"object","properties":…,"required":[…],"additionalProperties":false}`.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InputSchema {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    properties: Map<String, Value>,
-    required: Vec<String>,
-    additional_properties: bool,
+/// Whether a call may become a task, for clients that have the extension.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskSupport {
+    /// Each call is answered when it ends.
+    #[default]
+    Never,
+    /// With the extension a call is a task, without it is answered when it ends.
+    Optional,
+    /// Clients without the extension can't call it.
+    Required,
 }
 
-impl InputSchema {
-    /// A schema of these properties; `required` names those that must be there.
-    ///
-    /// `properties` maps each name to its property schema (`type`, `description`, `default`, `minimum`, …).
-    pub fn new(properties: Map<String, Value>, required: &[&str]) -> Self {
-        InputSchema {
-            kind: "object",
-            properties,
-            required: required.iter().map(|&name| name.to_owned()).collect(),
-            additional_properties: false,
+impl ToolSpec {
+    /// A tool that takes any object and says nothing more of itself.
+    pub fn new(name: impl Into<String>) -> Self {
+        ToolSpec {
+            name: name.into(),
+            title: None,
+            description: String::new(),
+            input_schema: object_schema(Map::new(), &[]),
+            output_schema: None,
+            annotations: None,
+            icons: Vec::new(),
+            meta: Map::new(),
+            tasks: TaskSupport::Never,
+            begins_as_task: true,
+            capabilities: ToolCapabilities::default(),
+            metadata: ToolMetadata::new("general", &[], EXECUTION_MS_DEFAULT),
         }
     }
+
+    /// How `tools/list` tells it to clients of the specification.
+    pub fn listed(&self) -> Value {
+        let mut listed = Map::new();
+        listed.insert("name".into(), self.name.clone().into());
+        let mut add = |key: &str, value: Option<Value>| value.map(|value| listed.insert(key.to_owned(), value));
+        add("title", self.title.clone().map(Value::from));
+        add("description", Some(self.description.clone().into()));
+        add("inputSchema", Some(self.input_schema.clone()));
+        add("outputSchema", self.output_schema.clone());
+        add("annotations", self.annotations.clone());
+        add("icons", (!self.icons.is_empty()).then(|| serde_json::to_value(&self.icons).expect("icons are JSON")));
+        add("_meta", (!self.meta.is_empty()).then(|| self.meta.clone().into()));
+        listed.into()
+    }
+
+    /// The same with the keys that the clients of the Elixir deployment know.
+    pub fn listed_for_elixir(&self) -> Value {
+        const STRING_KEYS: &str = "a listing has string keys";
+        let mut listed = self.listed();
+        listed["capabilities"] = serde_json::to_value(&self.capabilities).expect(STRING_KEYS);
+        listed["metadata"] = serde_json::to_value(&self.metadata).expect(STRING_KEYS);
+        listed
+    }
+}
+
+/// The schema `{"type":"object","properties":…,"required":[…],"additionalProperties":false}`.
+///
+/// `properties` maps each name to its property schema (`type`, `description`, `default`, `minimum`, …).
+pub fn object_schema(properties: Map<String, Value>, required: &[&str]) -> Value {
+    serde_json::json!({
+        "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+    })
 }
 
 /// How a tool runs.
@@ -161,80 +215,52 @@ impl ToolMetadata {
 pub struct CallParams<'a> {
     /// The tool asked for.
     pub name: String,
-    /// Its arguments; empty where none were sent.
-    pub arguments: Object<'a>,
-    /// `_meta.progressToken`, a string or a number as it came.
-    pub progress_token: Option<Box<RawValue>>,
+    /// Its arguments, the text of a JSON object.
+    pub arguments: &'a str,
 }
 
 impl<'a> CallParams<'a> {
     /// Reads the parameters. Fields not named here are ignored.
     ///
     /// # Errors
-    /// [`Fault::InvalidParams`]: no object, `name` missing or not a non-empty string, `arguments` there and neither
-    /// object nor `null`, or above [`ARGUMENT_BYTES_MAX`], a progress token of another type than MCP allows.
-    pub fn parse(params: Option<&'a RawValue>) -> Result<Self, Fault> {
+    /// [`Fault::InvalidParams`]: `name` missing or not a non-empty string, `arguments` there and neither object nor `null`, or
+    /// above [`ARGUMENT_BYTES_MAX`].
+    pub fn read(params: &Object<'a>) -> Result<Self, Fault> {
         let invalid = |text: &str| Err(Fault::InvalidParams(text.to_owned()));
-        let Some(params) = Object::parse(params.map_or("{}", RawValue::get).as_bytes()) else {
-            return invalid("params must be an object");
-        };
         let Some(name) = params.string("name").filter(|name| !name.is_empty()) else {
             return invalid("name must be a non-empty string");
         };
         let arguments = match params.raw("arguments").map(RawValue::get) {
-            None | Some("null") => Object::default(),
+            None | Some("null") => "{}",
             Some(text) if text.len() > ARGUMENT_BYTES_MAX => {
                 let came = text.len();
                 return invalid(&format!("arguments: expected at most {ARGUMENT_BYTES_MAX} bytes, came {came}"));
             }
-            Some(text) => match Object::parse(text.as_bytes()) {
-                Some(arguments) => arguments,
-                None => return invalid("arguments must be an object"),
-            },
+            Some(text) if text.starts_with('{') => text,
+            Some(_) => return invalid("arguments must be an object"),
         };
-        let progress_token = params.object("_meta").and_then(|meta| meta.raw("progressToken"));
-        match progress_token.map(RawValue::get) {
-            Some(token) if token.len() > ID_BYTES_MAX => return invalid("progressToken is too long"),
-            Some(token) if !token.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) => {
-                return invalid("progressToken must be a string or a number");
-            }
-            _ => {}
-        }
-        Ok(CallParams { name, arguments, progress_token: progress_token.map(ToOwned::to_owned) })
+        Ok(CallParams { name, arguments })
     }
 }
 
-/// One piece of a result.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Content {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    text: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mime_type: Option<&'static str>,
-}
-
-impl Content {
-    /// Plain text.
-    pub fn text(text: impl Into<String>) -> Self {
-        Content { kind: "text", text: text.into(), mime_type: None }
-    }
-
-    /// A map or a list: pretty JSON, said so by its MIME type.
-    pub fn json(value: &Value) -> Self {
-        let text = serde_json::to_string_pretty(value).expect("a JSON value always serializes");
-        Content { kind: "text", text, mime_type: Some("application/json") }
-    }
-}
-
-/// The result of a call that worked.
+/// The result of a call.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CallResult<'a> {
     /// What the tool has to say.
     pub content: &'a [Content],
-    /// About the call itself.
-    pub metadata: CallMetadata<'a>,
+    /// The same as a value, where the tool has an output schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structured_content: Option<&'a Value>,
+    /// Whether it failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_error: bool,
+    /// About the call itself, for the clients of the Elixir deployment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<CallMetadata<'a>>,
+    /// Further facts.
+    #[serde(rename = "_meta", skip_serializing_if = "Map::is_empty")]
+    pub meta: &'a Map<String, Value>,
 }
 
 /// What a result says of its call.
@@ -258,14 +284,14 @@ pub struct CallFailure {
 }
 
 impl CallFailure {
-    /// A failure with the deployment's wording, `Tool execution failed: <why>`.
-    pub fn new(why: impl std::fmt::Display) -> Self {
-        CallFailure { content: [Content::text(format!("Tool execution failed: {why}"))], is_error: true }
+    /// A failure in these words.
+    pub fn new(why: impl Into<String>) -> Self {
+        CallFailure { content: [Content::text(why)], is_error: true }
     }
 
-    /// The failure of a call to a tool that is not there. Nothing ran, so there is no run.
-    pub fn tool_not_found() -> Self {
-        Self::new("tool_not_found")
+    /// A failure with the Elixir deployment's wording, `Tool execution failed: <why>`.
+    pub fn for_elixir(why: impl std::fmt::Display) -> Self {
+        Self::new(format!("Tool execution failed: {why}"))
     }
 }
 
@@ -275,37 +301,24 @@ mod tests {
 
     use super::*;
 
-    fn parse(params: &str) -> Result<CallParams<'_>, String> {
-        let raw = serde_json::from_str(params).expect("JSON");
-        CallParams::parse(Some(raw)).map_err(|fault| fault.to_string())
+    fn read(params: &str) -> Result<CallParams<'_>, String> {
+        let params = Object::parse(params.as_bytes()).expect("an object");
+        CallParams::read(&params).map_err(|fault| fault.to_string())
     }
 
     #[test]
     fn call_params_that_do_not_fit_are_invalid_params() {
-        let long = format!(r#"{{"name":"t","_meta":{{"progressToken":"{}"}}}}"#, "x".repeat(ID_BYTES_MAX));
         let cases: &[(&str, &str)] = &[
-            ("null", "Invalid params: params must be an object"),
-            (r#"["t"]"#, "Invalid params: params must be an object"),
             ("{}", "Invalid params: name must be a non-empty string"),
             (r#"{"name":""}"#, "Invalid params: name must be a non-empty string"),
             (r#"{"name":7}"#, "Invalid params: name must be a non-empty string"),
             (r#"{"name":"t","arguments":[]}"#, "Invalid params: arguments must be an object"),
             (r#"{"name":"t","arguments":"x"}"#, "Invalid params: arguments must be an object"),
-            (
-                r#"{"name":"t","_meta":{"progressToken":null}}"#,
-                "Invalid params: progressToken must be a string or a number",
-            ),
-            (
-                r#"{"name":"t","_meta":{"progressToken":[1]}}"#,
-                "Invalid params: progressToken must be a string or a number",
-            ),
-            (&long, "Invalid params: progressToken is too long"),
         ];
 
         for (params, expected) in cases {
-            assert_eq!(parse(params).map(|_| ()), Err((*expected).to_owned()), "{params}");
+            assert_eq!(read(params).map(|_| ()), Err((*expected).to_owned()), "{params}");
         }
-        assert!(CallParams::parse(None).is_err());
     }
 
     #[test]
@@ -313,35 +326,29 @@ mod tests {
         let params = |bytes: usize| format!(r#"{{"name":"t","arguments":{{"a":"{}"}}}}"#, "x".repeat(bytes - 8));
         let error = "Invalid params: arguments: expected at most 65536 bytes, came 65537";
 
-        assert!(parse(&params(ARGUMENT_BYTES_MAX)).is_ok());
-        assert_eq!(parse(&params(ARGUMENT_BYTES_MAX + 1)).map(|_| ()), Err(error.to_owned()));
+        assert!(read(&params(ARGUMENT_BYTES_MAX)).is_ok());
+        assert_eq!(read(&params(ARGUMENT_BYTES_MAX + 1)).map(|_| ()), Err(error.to_owned()));
     }
 
     #[test]
-    fn arguments_default_to_none_and_tokens_keep_their_text() {
-        let bare = parse(r#"{"name":"t"}"#).expect("valid");
-        let null = parse(r#"{"name":"t","arguments":null,"_meta":{}}"#).expect("valid");
-        let full = parse(r#"{"name":"t","arguments":{"a":1},"_meta":{"progressToken":-1.50}}"#).expect("valid");
-
-        assert!(bare.arguments.fields().next().is_none() && bare.progress_token.is_none());
-        assert!(null.arguments.fields().next().is_none() && null.progress_token.is_none());
-        assert_eq!(full.arguments.get::<u8>("a"), Some(1));
-        assert_eq!(full.progress_token.as_deref().map(RawValue::get), Some("-1.50"));
+    fn arguments_default_to_none() {
+        assert_eq!(read(r#"{"name":"t"}"#).expect("valid").arguments, "{}");
+        assert_eq!(read(r#"{"name":"t","arguments":null}"#).expect("valid").arguments, "{}");
+        assert_eq!(read(r#"{"name":"t","arguments":{"a":1}}"#).expect("valid").arguments, r#"{"a":1}"#);
     }
 
     #[test]
     fn a_tool_is_listed_with_the_keys_of_the_deployment() {
         let properties = json!({"n": {"type": "integer"}}).as_object().cloned().expect("an object");
         let spec = ToolSpec {
-            name: "t".into(),
             description: "d".into(),
-            input_schema: InputSchema::new(properties, &["n"]),
-            capabilities: ToolCapabilities::default(),
+            input_schema: object_schema(properties, &["n"]),
             metadata: ToolMetadata::new("c", &["x"], 30_000),
+            ..ToolSpec::new("t")
         };
 
         assert_eq!(
-            serde_json::to_value(spec).expect("serializes"),
+            spec.listed_for_elixir(),
             json!({
                 "name": "t",
                 "description": "d",
@@ -366,7 +373,10 @@ mod tests {
         let content = [Content::text("plain"), Content::json(&json!({"a": 1}))];
         let result = CallResult {
             content: &content,
-            metadata: CallMetadata { tool: "t", execution_time: 5, resource_usage: &usage },
+            structured_content: None,
+            is_error: false,
+            metadata: Some(CallMetadata { tool: "t", execution_time: 5, resource_usage: &usage }),
+            meta: &Map::new(),
         };
 
         assert_eq!(
@@ -380,7 +390,7 @@ mod tests {
             })
         );
         assert_eq!(
-            serde_json::to_value(CallFailure::tool_not_found()).expect("serializes"),
+            serde_json::to_value(CallFailure::for_elixir("tool_not_found")).expect("serializes"),
             json!({"content": [{"type": "text", "text": "Tool execution failed: tool_not_found"}], "isError": true})
         );
     }

@@ -1,16 +1,19 @@
-//! How long a call has been working: the time it waits for a thread does not count.
+//! How long a call has been working: the time it waits for a thread, or for its client, does not count.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::clock;
 use crate::protocol::Time;
 
-/// A call's stopwatch. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Stopwatch(Arc<watch::Sender<Reading>>);
+/// A call's stopwatch.
+#[derive(Debug)]
+pub(crate) struct Stopwatch {
+    reading: Mutex<Reading>,
+    changed: Notify,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Reading {
@@ -24,46 +27,48 @@ struct Reading {
 
 impl Stopwatch {
     /// A stopwatch that runs.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let now = clock::now();
-        Stopwatch(Arc::new(watch::Sender::new(Reading { started: now, waited_ms: 0, waits: 0, waiting_since: now })))
+        let reading = Reading { started: now, waited_ms: 0, waits: 0, waiting_since: now };
+        Stopwatch { reading: Mutex::new(reading), changed: Notify::new() }
     }
 
     /// Milliseconds worked so far.
-    pub fn worked_ms(&self) -> u64 {
-        self.0.borrow().worked_ms(clock::now())
+    pub(crate) fn worked_ms(&self) -> u64 {
+        self.reading.lock().worked_ms(clock::now())
     }
 
     /// Returns once the call has worked for so long. Cancel-safe.
-    pub async fn reaches(&self, limit_ms: u64) {
-        let mut readings = self.0.subscribe();
+    pub(crate) async fn reaches(&self, limit_ms: u64) {
         loop {
-            let reading = *readings.borrow_and_update();
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let reading = *self.reading.lock();
             let left_ms = limit_ms.saturating_sub(reading.worked_ms(clock::now()));
             if left_ms == 0 {
                 return;
             }
-            let sleep = async {
-                if reading.waits > 0 {
-                    return std::future::pending().await;
-                }
-                tokio::time::sleep(Duration::from_millis(left_ms)).await;
-            };
+            if reading.waits > 0 {
+                changed.await;
+                continue;
+            }
             tokio::select! {
-                () = sleep => {}
-                changed = readings.changed() => changed.expect("self keeps the sender"),
+                () = tokio::time::sleep(Duration::from_millis(left_ms)) => {}
+                () = changed => {}
             }
         }
     }
 
     /// Stops until the pause is dropped.
-    pub(super) fn pause(&self) -> Pause<'_> {
-        self.0.send_modify(|reading| {
+    pub(crate) fn pause(&self) -> Pause<'_> {
+        {
+            let mut reading = self.reading.lock();
             if reading.waits == 0 {
                 reading.waiting_since = clock::now();
             }
             reading.waits += 1;
-        });
+        }
+        self.changed.notify_waiters();
         Pause(self)
     }
 }
@@ -76,16 +81,18 @@ impl Reading {
 }
 
 /// A wait that does not count.
-pub(super) struct Pause<'a>(&'a Stopwatch);
+pub(crate) struct Pause<'a>(&'a Stopwatch);
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        self.0.0.send_modify(|reading| {
+        {
+            let mut reading = self.0.reading.lock();
             reading.waits -= 1;
             if reading.waits == 0 {
                 reading.waited_ms += clock::now().since(reading.waiting_since);
             }
-        });
+        }
+        self.0.changed.notify_waiters();
     }
 }
 
@@ -93,7 +100,7 @@ impl Drop for Pause<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn waits_do_not_count_however_they_overlap() {
         let watch = Stopwatch::start();
         let (one, other) = (watch.pause(), watch.pause());

@@ -1,0 +1,335 @@
+//! One request being served: what its handler says to the client meanwhile, and how it ends.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::cancel::{CancelReason, Cancellation};
+use super::error::InputRequired;
+use super::input::{Answers, InputRequest};
+use super::outgoing::{Kind, Outgoing};
+use super::runs::{Ending, Run};
+use super::session::Session;
+use super::stopwatch::Stopwatch;
+use super::tasks::Task;
+use super::tools::{Registered, ToolOutput};
+use super::workers::Seat;
+use super::{CallContext, CallError, respond};
+use crate::clock;
+use crate::protocol::jsonrpc::{self, CallNumber, Fault};
+use crate::protocol::mcp::client::{Client, Era};
+use crate::protocol::mcp::event::{number, progress_notification};
+use crate::protocol::mcp::level::Level;
+use crate::protocol::mcp::progress::{Progress, ProgressGate};
+use crate::protocol::mcp::tool::TaskSupport;
+use crate::protocol::mcp::{LOG_MESSAGE, PROGRESS_BURST, PROGRESS_INTERVAL_MS};
+
+/// One request under way.
+pub(crate) struct Call {
+    pub(super) session: Arc<Session>,
+    pub(super) number: CallNumber,
+    pub(super) id: Box<RawValue>,
+    pub(super) subject: Subject,
+    pub(super) client: Arc<Client>,
+    pub(super) level: Option<Level>,
+    pub(super) token: Option<Box<RawValue>>,
+    /// Where its messages go.
+    pub(super) route: Arc<Outgoing>,
+    pub(super) input: Input,
+    /// The task that the call has become: then the answer, progress and questions are the task's.
+    pub(super) task: OnceLock<Arc<Task>>,
+    /// The run that dashboards see, of a tool.
+    pub(super) run: Option<Arc<Run>>,
+    pub(super) seat: Seat,
+    pub(super) cancellation: Cancellation,
+    pub(super) stopwatch: Stopwatch,
+    pub(super) stage: Mutex<Stage>,
+}
+
+/// What is asked for.
+pub(crate) enum Subject {
+    Tool(Arc<Registered>),
+    Resource(String),
+    Prompt,
+    /// What has no failures of a shape of its own.
+    Other,
+}
+
+/// How questions to the client are answered.
+pub(crate) enum Input {
+    /// By requests to it, while the call waits.
+    Requests,
+    /// By what came with the call; `digest` is that of the request.
+    Answers { answers: Answers, digest: [u8; 32] },
+}
+
+/// How far a call has got.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    has_ended: bool,
+    gate: ProgressGate,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Stage { has_ended: false, gate: ProgressGate::new(PROGRESS_BURST, PROGRESS_INTERVAL_MS) }
+    }
+}
+
+/// What serving brought.
+pub(crate) enum Output {
+    /// A tool's output; what its result looks like depends on the client.
+    Tool(ToolOutput),
+    /// The fields of a result.
+    Body(Box<RawValue>),
+}
+
+/// The future of a handler.
+pub(crate) type Work = BoxFuture<'static, Result<Output, CallError>>;
+
+/// The milliseconds that prompts, resources and completions may take.
+pub(super) const SERVING_MS_MAX: u64 = 30_000;
+
+impl Call {
+    /// Does the work of a call: at once, if it never waits, or else in a task of its own.
+    pub(super) fn start(self: &Arc<Self>, work: impl FnOnce(CallContext) -> Work) {
+        let context = CallContext::new(Arc::clone(self));
+        let begun = std::panic::catch_unwind(AssertUnwindSafe(|| work(context)));
+        let mut work = match begun {
+            Ok(work) => AssertUnwindSafe(work).catch_unwind(),
+            Err(panic) => return self.end(Err(crashed(panic.as_ref())), "crashed"),
+        };
+        // Polled once more by the task, which then leaves its waker: a future has to bear that.
+        if let Poll::Ready(outcome) = work.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            return self.done(outcome);
+        }
+        let call = Arc::clone(self);
+        call.session.keep(&call);
+        let under_way = call.session.mcp.under_way.begin(&call);
+        // Owned by `under_way`: whoever drains cancels the call and waits until the task has ended.
+        tokio::spawn(async move {
+            let _under_way = under_way;
+            let limit_ms = call.execution_ms_max();
+            // The future of the handler is dropped with this block; all three arms are cancel-safe or final.
+            tokio::select! {
+                biased;
+                reason = call.cancellation.cancelled() => call.cut(reason),
+                outcome = &mut work => call.done(outcome),
+                () = call.stopwatch.reaches(limit_ms) => call.cut(CancelReason::Timeout),
+            }
+        });
+    }
+
+    /// Ends the call from outside. The client gets no answer if it was its wish, and otherwise is told why.
+    pub(crate) fn cancel(&self, reason: CancelReason) {
+        self.cancellation.cancel(reason);
+    }
+
+    fn execution_ms_max(&self) -> u64 {
+        match &self.subject {
+            Subject::Tool(tool) => tool.execution_ms_max,
+            _ => SERVING_MS_MAX,
+        }
+    }
+
+    fn cut(self: &Arc<Self>, reason: CancelReason) {
+        let (sort, text) = match reason {
+            CancelReason::Client => ("cancelled", "cancelled by the client".to_owned()),
+            CancelReason::SessionEnded => ("cancelled", "cancelled: the session ended".to_owned()),
+            CancelReason::Shutdown => ("cancelled", "cancelled: the server stops".to_owned()),
+            CancelReason::Over => ("cancelled", "cancelled".to_owned()),
+            CancelReason::Timeout => ("timeout", format!("timed out after {} ms", self.execution_ms_max())),
+        };
+        self.end(Err(CallError::Failed(text)), sort);
+    }
+
+    fn done(self: &Arc<Self>, outcome: Result<Result<Output, CallError>, Box<dyn std::any::Any + Send>>) {
+        match outcome {
+            Ok(Ok(output)) => self.end(Ok(output), ""),
+            Ok(Err(error)) => {
+                let sort = match &error {
+                    CallError::InvalidArguments(_) => "invalid_arguments",
+                    CallError::Cancelled => "cancelled",
+                    CallError::InputRequired(_) => "input_required",
+                    _ => "failed",
+                };
+                self.end(Err(error), sort);
+            }
+            Err(panic) => {
+                let error = crashed(panic.as_ref());
+                self.end(Err(error), "crashed");
+            }
+        }
+    }
+
+    /// Ends the call: what is left of progress, the run's last event, then the response; nothing follows it.
+    fn end(self: &Arc<Self>, outcome: Result<Output, CallError>, sort: &'static str) {
+        let mut stage = self.stage.lock();
+        if std::mem::replace(&mut stage.has_ended, true) {
+            return;
+        }
+        if let Some(report) = stage.gate.flush() {
+            self.tell(&report);
+        }
+        // Work on another thread may still go on: it is told that nobody waits.
+        self.cancellation.cancel(CancelReason::Over);
+        let worked_ms = self.stopwatch.worked_ms();
+        let outcome = match outcome {
+            Ok(Output::Tool(output)) => respond::check(self, output).map(Output::Tool),
+            other => other,
+        };
+        let (ending, answer) = match &outcome {
+            Ok(Output::Body(body)) => (None, Ok(body.clone())),
+            Ok(Output::Tool(output)) => {
+                let body = respond::tool_result(self, output, worked_ms);
+                (Some(Ending::Completed(body.clone())), Ok(body))
+            }
+            Err(error) => {
+                let reason = if sort.is_empty() { "failed" } else { sort };
+                let ending = Ending::Failed { reason, error: error.to_string() };
+                (Some(ending), respond::failure(self, error))
+            }
+        };
+        if let (Some(run), Some(ending)) = (&self.run, ending)
+            && let Some(event) = run.end(ending, worked_ms)
+            && self.session.is_streaming()
+        {
+            self.route.push(Kind::Event, event);
+        }
+        self.session.forget(self);
+        self.answer(answer);
+    }
+
+    fn answer(self: &Arc<Self>, answer: Result<Box<RawValue>, Fault>) {
+        if let Some(task) = self.task.get() {
+            return task.finish(answer, &self.session);
+        }
+        let compat = self.session.mcp.compat(self.client.era);
+        if self.session.finish(self.number) {
+            let (text, code) = match &answer {
+                Ok(result) => (jsonrpc::result_response(&self.id, result), None),
+                Err(fault) => (jsonrpc::error_response(Some(&self.id), fault, compat), Some(fault.code(compat))),
+            };
+            self.route.push(Kind::Response(code), text);
+        }
+    }
+
+    /// Takes a report of progress.
+    pub(super) fn progress(&self, report: Progress) {
+        let mut stage = self.stage.lock();
+        if stage.has_ended {
+            return;
+        }
+        if let Some(report) = stage.gate.offer(report, clock::now()) {
+            self.tell(&report);
+        }
+    }
+
+    /// Tells the run's watchers and the caller. Under the lock of the stage, so that nothing follows the end.
+    fn tell(&self, report: &Progress) {
+        let event = self.run.as_ref().and_then(|run| run.tell(report));
+        if let Some(event) = event
+            && self.session.is_streaming()
+        {
+            self.route.push(Kind::Event, event);
+        }
+        if let Some(task) = self.task.get() {
+            if let Some(message) = &report.message {
+                task.note(message, &self.session);
+            }
+            return;
+        }
+        if let (Some(token), Some(progress)) = (&self.token, number(report.progress)) {
+            let total = report.total.and_then(number);
+            let text = progress_notification(token, &progress, total.as_ref(), report.message.as_deref());
+            self.route.push(Kind::Notification, text);
+        }
+    }
+
+    /// Sends a log message, if the client wants such.
+    pub(super) fn log(&self, level: Level, logger: Option<&str>, data: &RawValue) {
+        #[derive(Serialize)]
+        struct Params<'a> {
+            level: Level,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            logger: Option<&'a str>,
+            data: &'a RawValue,
+        }
+
+        let least = match self.client.era {
+            Era::Modern => self.level,
+            Era::Legacy | Era::Elixir => Some(self.session.level()),
+        };
+        if least.is_none_or(|least| level < least) {
+            return;
+        }
+        let text = jsonrpc::notification(LOG_MESSAGE, &jsonrpc::raw(&Params { level, logger, data }));
+        let stage = self.stage.lock();
+        if !stage.has_ended && self.task.get().is_none() {
+            self.route.push(Kind::Notification, text);
+        }
+    }
+
+    /// Asks the client.
+    pub(super) async fn ask(self: &Arc<Self>, key: &str, request: &InputRequest) -> Result<Box<RawValue>, CallError> {
+        if let Some(missing) = request.missing(&self.client.capabilities) {
+            return Err(CallError::MissingCapability(missing));
+        }
+        if let Some(task) = self.task.get() {
+            let _pause = self.stopwatch.pause();
+            return task.ask(key, request, &self.session).await;
+        }
+        match &self.input {
+            Input::Answers { answers, .. } => {
+                answers.answer(key, request).ok_or(CallError::InputRequired(InputRequired(())))
+            }
+            Input::Requests => {
+                let _pause = self.stopwatch.pause();
+                self.session.ask(self, request).await
+            }
+        }
+    }
+
+    /// Turns the call into a task, if its tool and its client have them: the client is answered with the task at once.
+    /// Whether it is one now.
+    pub(super) fn become_task(self: &Arc<Self>) -> bool {
+        let is_able = self.client.era == Era::Modern && self.client.capabilities.tasks;
+        let Subject::Tool(tool) = &self.subject else { return false };
+        if !is_able || tool.tasks == TaskSupport::Never {
+            return false;
+        }
+        if self.task.get().is_some() {
+            return true;
+        }
+        let stage = self.stage.lock();
+        if stage.has_ended {
+            return false;
+        }
+        let Some(task) = self.session.mcp.tasks.begin(self) else { return false };
+        if self.task.set(Arc::clone(&task)).is_err() {
+            return true;
+        }
+        if self.session.finish(self.number) {
+            let text =
+                jsonrpc::result_response(&self.id, &respond::modern(&self.session.server, "task", "", &task.created()));
+            self.route.push(Kind::Response(None), text);
+        }
+        drop(stage);
+        // From here on it is the task's: it outlives the session.
+        self.session.forget(self);
+        true
+    }
+}
+
+fn crashed(panic: &(dyn std::any::Any + Send)) -> CallError {
+    let why = panic.downcast_ref::<&str>().map(|why| (*why).to_owned());
+    let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    tracing::error!(why, "a handler panicked");
+    CallError::Failed("the tool crashed".to_owned())
+}

@@ -1,0 +1,205 @@
+//! What a handler can do beside its work: report progress, log, ask the client, notice that nobody waits any more, use a
+//! thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::auth::Identity;
+use super::call::{Call, Input};
+use super::error::InputRequired;
+use super::input::InputRequest;
+use super::{CallError, CancelReason};
+use crate::protocol::jsonrpc;
+use crate::protocol::mcp::client::Client;
+use crate::protocol::mcp::elicitation::{Answer, Form, UrlRequest};
+use crate::protocol::mcp::level::Level;
+use crate::protocol::mcp::progress::Progress;
+use crate::protocol::mcp::roots::{self, Root};
+use crate::protocol::mcp::sampling::{SamplingRequest, SamplingResult};
+
+/// The surroundings of one call of a tool, a resource or a prompt. Clones belong to the same call.
+///
+/// # Questions to the client
+///
+/// [`elicit`](CallContext::elicit), [`sample`](CallContext::sample), [`roots`](CallContext::roots) and
+/// [`ask_all`](CallContext::ask_all) wait for the answer where the client's revision has requests of the server. In a stateless
+/// revision they fail with [`CallError::InputRequired`], which the handler passes on with `?`; the client calls again with the
+/// answer, **the handler runs from its beginning**, and the question is answered at once. So a handler does what has effects
+/// after its last question, and gives each question a key of its own.
+#[derive(Clone)]
+pub struct CallContext {
+    call: Arc<Call>,
+}
+
+impl CallContext {
+    pub(super) fn new(call: Arc<Call>) -> Self {
+        CallContext { call }
+    }
+
+    /// Reports progress in the unit of `total`. It has to grow; what does not is dropped, and a flood is thinned.
+    pub fn progress(&self, progress: f64, total: Option<f64>, message: Option<String>) {
+        self.call.progress(Progress { progress, total, message });
+    }
+
+    /// Sends the client a log message, if it wants such of this level. What has no JSON form is logged as null.
+    pub fn log(&self, level: Level, logger: Option<&str>, data: impl Serialize) {
+        let data = serde_json::value::to_raw_value(&data).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        self.call.log(level, logger, &data);
+    }
+
+    /// Who calls.
+    pub fn user(&self) -> &Identity {
+        &self.call.session.user
+    }
+
+    /// What is known of the client: its revision, its capabilities, its name.
+    pub fn client(&self) -> &Client {
+        &self.call.client
+    }
+
+    /// Whether the call is over for everyone but the handler.
+    pub fn is_cancelled(&self) -> bool {
+        self.call.cancellation.reason().is_some()
+    }
+
+    /// Waits until the call is over for everyone but the handler; its future is then dropped, unless it is on a thread.
+    pub async fn cancelled(&self) -> CancelReason {
+        self.call.cancellation.cancelled().await
+    }
+
+    /// Fails if the call is over: `context.check()?` in a loop.
+    ///
+    /// # Errors
+    /// [`CallError::Cancelled`].
+    pub fn check(&self) -> Result<(), CallError> {
+        if self.is_cancelled() { Err(CallError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Asks the client's user to fill in a form. An answer that does not fit it is asked for again where the revision allows.
+    ///
+    /// # Errors
+    /// [`CallError::MissingCapability`], [`CallError::InputRequired`] (pass it on), or [`CallError::Failed`] if the client gave
+    /// no fitting answer in time.
+    pub async fn elicit(&self, key: &str, form: &Form) -> Result<Answer, CallError> {
+        let request = InputRequest::form(form, self.call.client.version);
+        let answer = self.call.ask(key, &request).await?;
+        form.read(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+    }
+
+    /// Asks the client's user to visit a page; the answer says whether they agreed to.
+    ///
+    /// # Errors
+    /// As [`CallContext::elicit`].
+    pub async fn elicit_url(&self, key: &str, page: &UrlRequest) -> Result<Answer, CallError> {
+        let request = InputRequest::url(page);
+        let answer = self.call.ask(key, &request).await?;
+        Answer::parse(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+    }
+
+    /// Asks the client's model.
+    ///
+    /// # Errors
+    /// As [`CallContext::elicit`].
+    pub async fn sample(&self, key: &str, sampling: &SamplingRequest) -> Result<SamplingResult, CallError> {
+        let request = InputRequest::sampling(sampling);
+        let answer = self.call.ask(key, &request).await?;
+        SamplingResult::read(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+    }
+
+    /// Asks in which folders the client works.
+    ///
+    /// # Errors
+    /// As [`CallContext::elicit`].
+    pub async fn roots(&self, key: &str) -> Result<Vec<Root>, CallError> {
+        let request = InputRequest::roots();
+        let answer = self.call.ask(key, &request).await?;
+        roots::read(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+    }
+
+    /// Asks several questions at once; gives the answers as they came, by their keys. A stateless client gets them all in one
+    /// round.
+    ///
+    /// # Errors
+    /// As [`CallContext::elicit`]; answers are not checked.
+    pub async fn ask_all(
+        &self,
+        requests: impl IntoIterator<Item = (String, InputRequest)>,
+    ) -> Result<BTreeMap<String, Box<RawValue>>, CallError> {
+        let requests: Vec<_> = requests.into_iter().collect();
+        let asked = requests.iter().map(|(key, request)| self.call.ask(key, request));
+        let answers = futures::future::join_all(asked).await;
+        requests.iter().zip(answers).map(|((key, _), answer)| Ok((key.clone(), answer?))).collect()
+    }
+
+    /// What the handler kept with [`CallContext::keep`] in an earlier round of this call; none in the first, and none where
+    /// the client's revision has no rounds.
+    pub fn kept<T: DeserializeOwned>(&self) -> Option<T> {
+        let Input::Answers { answers, .. } = &self.call.input else { return None };
+        serde_json::from_str(answers.state()?.get()).ok()
+    }
+
+    /// Keeps a value for the next round of this call, in `requestState`: the client can read it, but neither change it nor use
+    /// it for another request, another user or after a while.
+    pub fn keep<T: Serialize>(&self, value: &T) {
+        if let (Input::Answers { answers, .. }, Ok(value)) = (&self.call.input, serde_json::value::to_raw_value(value))
+        {
+            answers.set_state(value);
+        }
+    }
+
+    /// Turns the call of a tool that begins its tasks by itself ([`ToolSpec::begins_as_task`]) into one, where its client has
+    /// them: the client is answered with the task at once, and the call goes on beside it. Whether it is a task now.
+    ///
+    /// [`ToolSpec::begins_as_task`]: crate::protocol::mcp::tool::ToolSpec::begins_as_task
+    pub fn become_task(&self) -> bool {
+        self.call.become_task()
+    }
+
+    /// Does work that keeps a thread busy on one made for it. Calls above the workers' number wait for their turn,
+    /// which does not count against the time that a call may take.
+    ///
+    /// `work` must [`check`](Self::check) often: it is not interrupted. A panic of `work` goes on here.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CallContext) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let turn = {
+            let _pause = self.call.stopwatch.pause();
+            self.call.seat.turn().await
+        };
+        let context = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            // The turn goes along, so that work which outlives its call still counts.
+            let _turn = turn;
+            work(&context)
+        });
+        match task.await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime stops and never started the work.
+            Err(_) => Err(CallError::Cancelled),
+        }
+    }
+
+    /// What becomes of an answer that does not fit its question.
+    fn unfit(&self, key: &str, request: &InputRequest, unfit: &dyn std::fmt::Display) -> CallError {
+        if let Input::Answers { answers, .. } = &self.call.input {
+            answers.refuse(key, request);
+            return CallError::InputRequired(InputRequired(()));
+        }
+        CallError::Failed(format!("the client's answer does not fit: {unfit}"))
+    }
+}
+
+impl std::fmt::Debug for CallContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CallContext({})", jsonrpc::id_key(&self.call.id))
+    }
+}

@@ -1,0 +1,199 @@
+//! What waits to be sent to a client on one stream: a channel, the answer to a POST, a standing stream of events.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::protocol::mcp::{OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX};
+
+/// What sort of message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The answer to a request: an error's code, or none for a result.
+    Response(Option<i64>),
+    /// A request of the server, or what takes one back.
+    Request,
+    /// A notification in the course of a request, or of a change: it may be dropped where too much waits.
+    Notification,
+    /// A `streaming_event`, which is no JSON-RPC; it may be dropped.
+    Event,
+}
+
+/// One message that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) kind: Kind,
+    pub(crate) text: Bytes,
+}
+
+/// A stream's waiting messages, in order. Whoever sends them is woken at most once until it takes them, so that no inbox
+/// overflows however much there is.
+pub(crate) struct Outgoing {
+    state: Mutex<State>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Item>,
+    bytes: usize,
+    is_woken: bool,
+    is_closed: bool,
+}
+
+impl Outgoing {
+    /// An empty stream; `wake` is called from any thread when there is something to take, and must not block.
+    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Outgoing { state: Mutex::default(), wake: Box::new(wake) }
+    }
+
+    /// Adds a message. Above the bounds the oldest notifications go; answers and requests stay, which are bounded by the
+    /// calls under way.
+    pub(crate) fn push(&self, kind: Kind, text: Bytes) {
+        {
+            let mut state = self.state.lock();
+            if state.is_closed {
+                return;
+            }
+            state.bytes += text.len();
+            state.queue.push_back(Item { kind, text });
+            if state.queue.len() > OUTGOING_MESSAGES_MAX || state.bytes > OUTGOING_BYTES_MAX {
+                state.drop_notifications();
+            }
+            if std::mem::replace(&mut state.is_woken, true) {
+                return;
+            }
+        }
+        (self.wake)();
+    }
+
+    /// Takes everything that waits, in order.
+    pub(crate) fn take(&self) -> VecDeque<Item> {
+        let mut state = self.state.lock();
+        state.is_woken = false;
+        state.bytes = 0;
+        std::mem::take(&mut state.queue)
+    }
+
+    /// Takes what waits without having been woken: whoever calls this takes again at once whatever comes.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        let was_woken = std::mem::replace(&mut self.state.lock().is_woken, true);
+        Held { outgoing: self, was_woken }
+    }
+
+    /// Drops what waits and takes no more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.queue = VecDeque::new();
+        state.bytes = 0;
+    }
+
+    /// Whether it takes no more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+}
+
+impl State {
+    fn drop_notifications(&mut self) {
+        while self.queue.len() > OUTGOING_MESSAGES_MAX || self.bytes > OUTGOING_BYTES_MAX {
+            let is_droppable = |item: &Item| matches!(item.kind, Kind::Notification | Kind::Event);
+            let Some(index) = self.queue.iter().position(is_droppable) else {
+                return;
+            };
+            let gone = self.queue.remove(index).expect("the index was found above");
+            self.bytes -= gone.text.len();
+        }
+    }
+}
+
+/// A stream whose reader is at work: it is not woken, and reads before it lets go.
+pub(crate) struct Held<'a> {
+    outgoing: &'a Outgoing,
+    was_woken: bool,
+}
+
+impl Held<'_> {
+    /// Takes what waits and lets go. A wake-up that was under way before stays so.
+    pub(crate) fn take(self) -> VecDeque<Item> {
+        let mut state = self.outgoing.state.lock();
+        state.is_woken = self.was_woken;
+        state.bytes = 0;
+        std::mem::take(&mut state.queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn stream() -> (Outgoing, Arc<AtomicUsize>) {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&wakes);
+        let wake = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        (Outgoing::new(wake), wakes)
+    }
+
+    #[test]
+    fn a_reader_is_woken_once_until_it_reads() {
+        let (stream, wakes) = stream();
+
+        stream.push(Kind::Request, Bytes::from_static(b"1"));
+        stream.push(Kind::Request, Bytes::from_static(b"2"));
+        assert_eq!((wakes.load(Ordering::SeqCst), stream.take().len()), (1, 2));
+        stream.push(Kind::Request, Bytes::from_static(b"3"));
+        assert_eq!(wakes.load(Ordering::SeqCst), 2);
+
+        let held = stream.hold();
+        stream.push(Kind::Request, Bytes::from_static(b"4"));
+        assert_eq!((held.take().len(), wakes.load(Ordering::SeqCst)), (2, 2));
+    }
+
+    #[test]
+    fn a_held_stream_wakes_nobody() {
+        let (stream, wakes) = stream();
+
+        let held = stream.hold();
+        stream.push(Kind::Request, Bytes::from_static(b"1"));
+        assert_eq!((held.take().len(), wakes.load(Ordering::SeqCst)), (1, 0));
+
+        stream.push(Kind::Request, Bytes::from_static(b"2"));
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_flood_drops_the_oldest_notifications_and_nothing_else() {
+        let (stream, _) = stream();
+        stream.push(Kind::Response(None), Bytes::from_static(b"first"));
+        for n in 0..OUTGOING_MESSAGES_MAX * 2 {
+            stream.push(Kind::Notification, Bytes::from(n.to_string()));
+        }
+        stream.push(Kind::Response(None), Bytes::from_static(b"last"));
+
+        let taken = stream.take();
+
+        assert_eq!(taken.len(), OUTGOING_MESSAGES_MAX);
+        assert_eq!((&taken[0].text[..], &taken[taken.len() - 1].text[..]), (&b"first"[..], &b"last"[..]));
+        assert_eq!(taken[taken.len() - 2].text, (OUTGOING_MESSAGES_MAX * 2 - 1).to_string());
+    }
+
+    #[test]
+    fn bytes_are_bounded_too_and_a_closed_stream_takes_nothing() {
+        let (stream, _) = stream();
+        for _ in 0..5 {
+            stream.push(Kind::Notification, Bytes::from(vec![b'x'; OUTGOING_BYTES_MAX / 3]));
+        }
+        assert_eq!(stream.take().len(), 3);
+
+        stream.close();
+        stream.push(Kind::Request, Bytes::new());
+        assert!(stream.is_closed() && stream.take().is_empty());
+    }
+}
