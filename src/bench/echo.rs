@@ -187,7 +187,8 @@ impl Exchange for PhoenixEcho {
     }
 }
 
-fn describe(came: &Envelope<'_>) -> String {
+/// Says what a message is, for an error.
+pub fn describe(came: &Envelope<'_>) -> String {
     format!(
         "event {:?} on {:?} with ref {:?} and payload {}",
         came.event,

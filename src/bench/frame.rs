@@ -178,7 +178,8 @@ impl Template {
     }
 }
 
-fn digits(number: u64) -> [u8; NUMBER_DIGITS] {
+/// The digits of [`NUMBER_FIRST`]` + number`.
+pub fn digits(number: u64) -> [u8; NUMBER_DIGITS] {
     let mut rest = NUMBER_FIRST + number;
     let mut digits = [b'0'; NUMBER_DIGITS];
     for digit in digits.iter_mut().rev() {

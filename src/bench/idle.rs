@@ -242,6 +242,7 @@ impl Opened {
             server: self.server,
             client_cores: self.client_cores,
             faults: 0,
+            pushes: None,
             parameters: heading.parameters,
             unix_ms: unix_ms(),
         }

@@ -1,4 +1,5 @@
-//! `bennu bench`: a load tool for any server that speaks the Phoenix Channels protocol (V2 serializer).
+//! `bennu bench`: a load tool for any server that speaks the Phoenix Channels protocol (V2 serializer), and for MCP on such
+//! channels or on Streamable HTTP.
 //!
 //! Each mode asks one question; [`floor`] asks it of plain TCP, so that a figure can be held against what the machine gives at
 //! best. The client is its own small implementation of the wire and shares nothing with the server's, so a fault in one isn't
@@ -13,8 +14,13 @@ pub mod exchange;
 pub mod fanout;
 pub mod floor;
 pub mod frame;
+pub mod http;
 pub mod idle;
 pub mod join;
+pub mod mcp;
+pub mod mcp_call;
+pub mod mcp_http;
+pub mod mcp_idle;
 pub mod message;
 pub mod options;
 pub mod process;
@@ -46,6 +52,12 @@ enum Mode {
     Idle(idle::IdleArgs),
     /// Connect, upgrade, join, close, over and over
     Join(join::JoinArgs),
+    /// Tools called in MCP sessions on channels: a closed loop with some calls in flight a connection
+    McpCall(mcp_call::McpCallArgs),
+    /// The same calls over Streamable HTTP
+    McpHttp(mcp_http::McpHttpArgs),
+    /// Memory of idle MCP sessions on channels
+    McpIdle(mcp_idle::McpIdleArgs),
     /// The same load on plain TCP, to compare with
     Floor(floor::FloorArgs),
     /// The TCP echo server that `floor` loads
@@ -64,6 +76,9 @@ pub fn run(args: BenchArgs) -> Result<()> {
         Mode::Fanout(args) => fanout::run(&args),
         Mode::Idle(args) => idle::run(&args),
         Mode::Join(args) => join::run(&args),
+        Mode::McpCall(args) => mcp_call::run(&args),
+        Mode::McpHttp(args) => mcp_http::run(&args),
+        Mode::McpIdle(args) => mcp_idle::run(&args),
         Mode::Floor(args) => floor::run(&args),
         Mode::FloorServer(args) => floor::serve(&args),
         Mode::Summary(args) => summary::run(&args),

@@ -31,7 +31,7 @@ pub struct ServerOptions {
     #[serde(skip)]
     pub headers: Vec<String>,
     /// Payload of each join, a JSON object
-    #[arg(long, default_value = "{}", value_name = "JSON")]
+    #[arg(long, visible_alias = "join", default_value = "{}", value_name = "JSON")]
     #[serde(skip)]
     pub join_payload: String,
     /// Options of the client itself.

@@ -11,7 +11,7 @@ const LATENCY_NS_MAX: u64 = 100_000_000_000;
 /// Counts and latencies of one thread, or of all after [`Recorder::add`].
 #[derive(Debug)]
 pub struct Recorder {
-    /// Units (messages, deliveries, joins, connects) completed in the measured window.
+    /// Units (messages, deliveries, joins, connects, calls) completed in the measured window.
     pub count: u64,
     /// Latency of a unit, in nanoseconds.
     pub latency: Histogram<u64>,
@@ -21,6 +21,8 @@ pub struct Recorder {
     pub faults: u64,
     /// The first of them.
     pub first_fault: Option<String>,
+    /// Messages that a server sent between its answers and that are none, at any time of the run; counted by the MCP modes.
+    pub pushes: u64,
 }
 
 thread_local! {
@@ -38,7 +40,7 @@ impl Recorder {
     pub fn new() -> Self {
         let histogram =
             || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants and valid");
-        Self { count: 0, latency: histogram(), last_delivery: histogram(), faults: 0, first_fault: None }
+        Self { count: 0, latency: histogram(), last_delivery: histogram(), faults: 0, first_fault: None, pushes: 0 }
     }
 
     /// Gives `use_recorder` the recorder of this thread.
@@ -67,6 +69,7 @@ impl Recorder {
     pub fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.faults += other.faults;
+        self.pushes += other.pushes;
         for (sum, part) in [(&mut self.latency, &other.latency), (&mut self.last_delivery, &other.last_delivery)] {
             sum.add(part).expect("both have the same bounds");
         }
@@ -123,6 +126,7 @@ mod tests {
         }
         other.fault(|| "first".to_owned());
         other.fault(|| "second".to_owned());
+        (sum.pushes, other.pushes) = (1, 2);
 
         sum.add(&other);
 
@@ -135,7 +139,7 @@ mod tests {
         close(latency.p99_us, 990.0);
         close(latency.p999_us, 999.0);
         close(latency.max_us, 1000.0);
-        assert_eq!((sum.count, sum.faults), (1000, 2));
+        assert_eq!((sum.count, sum.faults, sum.pushes), (1000, 2, 3));
         assert_eq!(sum.first_fault.as_deref(), Some("first"));
         assert_eq!(Latency::of(&sum.last_delivery), None);
     }

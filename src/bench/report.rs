@@ -21,7 +21,7 @@ pub struct Report {
     pub mode: String,
     /// The name given with `--label`.
     pub label: String,
-    /// What is counted: `message`, `delivery`, `join`, `connect`.
+    /// What is counted: `message`, `delivery`, `join`, `connect`, `call`, `session`.
     pub unit: String,
     /// Units counted.
     pub count: u64,
@@ -42,6 +42,9 @@ pub struct Report {
     pub client_cores: f64,
     /// Answers that weren't what they had to be.
     pub faults: u64,
+    /// Messages between the answers that are none, warm-up included; counted by the MCP modes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushes: Option<u64>,
     /// The options of the run.
     pub parameters: Value,
     /// When the run ended, in milliseconds since 1970.
@@ -108,6 +111,7 @@ impl Report {
                 .map(|(before, after)| ServerCost::between(before, after, recorder.count, outcome.elapsed)),
             client_cores: outcome.client_cpu_ns as f64 / 1e9 / seconds,
             faults: recorder.faults,
+            pushes: (recorder.pushes > 0).then_some(recorder.pushes),
             parameters: heading.parameters,
             unix_ms: unix_ms(),
         }

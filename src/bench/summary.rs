@@ -366,6 +366,7 @@ mod tests {
             }),
             client_cores: 1.0,
             faults: 0,
+            pushes: None,
             parameters: serde_json::Value::Null,
             unix_ms: 0,
         }

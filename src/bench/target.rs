@@ -22,6 +22,17 @@ pub struct Target {
     upgrade: Vec<u8>,
 }
 
+/// What each HTTP request to a server says of it.
+#[derive(Debug)]
+pub struct Origin {
+    /// The value of `Host`.
+    pub authority: String,
+    /// The path and the query.
+    pub path: String,
+    /// The header lines given, each with its line end.
+    pub headers: String,
+}
+
 /// How a URL is extended before it is asked for.
 #[derive(Debug, Default)]
 pub struct Request<'a> {
@@ -37,9 +48,19 @@ impl Target {
     /// # Errors
     /// If the URL is no `ws://` one, if a header is not `Name: value`, or if the host can't be resolved.
     pub fn websocket(url: &str, request: &Request<'_>, sources: &[IpAddr]) -> Result<Self> {
-        let url = Url::parse(url)?;
+        let url = Url::parse("ws", url)?;
         let upgrade = url.upgrade_request(request)?.into_bytes();
         Self::new(url.authority, sources, upgrade)
+    }
+
+    /// Resolves an `http://host:port/path?query` for plain TCP connections, and returns what requests to it say of it.
+    ///
+    /// # Errors
+    /// As [`Target::websocket`], with `http://`.
+    pub fn http(url: &str, headers: &[String], sources: &[IpAddr]) -> Result<(Self, Origin)> {
+        let url = Url::parse("http", url)?;
+        let origin = Origin { authority: url.authority.to_owned(), path: url.path(), headers: header_lines(headers)? };
+        Ok((Self::new(url.authority, sources, Vec::new())?, origin))
     }
 
     /// Resolves `host:port` for plain TCP connections.
@@ -95,7 +116,7 @@ impl Target {
     }
 }
 
-/// The parts of a `ws://` URL.
+/// The parts of a `ws://` or `http://` URL.
 #[derive(Debug, PartialEq, Eq)]
 struct Url<'a> {
     authority: &'a str,
@@ -103,12 +124,14 @@ struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    fn parse(url: &'a str) -> Result<Self> {
-        let rest =
-            url.strip_prefix("ws://").with_context(|| format!("url is {url:?}, expected ws://host:port/path"))?;
+    fn parse(scheme: &str, url: &'a str) -> Result<Self> {
+        let rest = url
+            .strip_prefix(scheme)
+            .and_then(|rest| rest.strip_prefix("://"))
+            .with_context(|| format!("url is {url:?}, expected {scheme}://host:port/path"))?;
         let (authority, path_and_query) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !authority.rsplit(':').next().is_some_and(is_port) || !authority.contains(':') {
-            bail!("url is {url:?}, expected a port: ws://host:port/path");
+            bail!("url is {url:?}, expected a port: {scheme}://host:port/path");
         }
         if path_and_query.bytes().any(|byte| byte <= b' ') {
             bail!("url is {url:?}, expected no space or control character");
@@ -116,11 +139,15 @@ impl<'a> Url<'a> {
         Ok(Self { authority, path_and_query })
     }
 
-    fn upgrade_request(&self, request: &Request<'_>) -> Result<String> {
-        let mut target = match self.path_and_query {
+    fn path(&self) -> String {
+        match self.path_and_query {
             "" => "/".to_owned(),
             given => given.to_owned(),
-        };
+        }
+    }
+
+    fn upgrade_request(&self, request: &Request<'_>) -> Result<String> {
+        let mut target = self.path();
         let has_version = target.contains("?vsn=") || target.contains("&vsn=");
         let version = (!has_version).then_some(("vsn", "2.0.0"));
         for (name, value) in request.params.iter().copied().chain(version) {
@@ -129,21 +156,26 @@ impl<'a> Url<'a> {
             target.push('=');
             target.push_str(&percent_encoded(value));
         }
-        let mut headers = String::new();
-        for header in request.headers {
-            let plain = !header.contains(['\r', '\n']);
-            let (name, value) = header
-                .split_once(':')
-                .filter(|(name, _)| plain && !name.is_empty())
-                .with_context(|| format!("header is {header:?}, expected \"Name: value\""))?;
-            headers.push_str(&format!("{name}: {}\r\n", value.trim()));
-        }
+        let headers = header_lines(request.headers)?;
         Ok(format!(
             "GET {target} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {WEBSOCKET_KEY}\r\n{headers}\r\n",
             self.authority
         ))
     }
+}
+
+fn header_lines(headers: &[String]) -> Result<String> {
+    let mut lines = String::new();
+    for header in headers {
+        let plain = !header.contains(['\r', '\n']);
+        let (name, value) = header
+            .split_once(':')
+            .filter(|(name, _)| plain && !name.is_empty())
+            .with_context(|| format!("header is {header:?}, expected \"Name: value\""))?;
+        lines.push_str(&format!("{name}: {}\r\n", value.trim()));
+    }
+    Ok(lines)
 }
 
 fn is_port(text: &str) -> bool {
@@ -168,7 +200,7 @@ mod tests {
 
     fn request_line(url: &str, params: &[(&str, &str)]) -> String {
         let request = Request { params: params.to_vec(), headers: &[] };
-        let text = Url::parse(url).and_then(|url| url.upgrade_request(&request)).expect("a valid url");
+        let text = Url::parse("ws", url).and_then(|url| url.upgrade_request(&request)).expect("a valid url");
         text.lines().next().expect("a request line").to_owned()
     }
 
@@ -187,14 +219,30 @@ mod tests {
     #[test]
     fn a_url_of_another_kind_is_refused_with_what_was_expected() {
         for wrong in ["http://a:1/", "wss://a:1/", "ws://a/socket", "ws://a:b/", "ws://a:1/x y", ""] {
-            let error = Url::parse(wrong).expect_err(wrong).to_string();
+            let error = Url::parse("ws", wrong).expect_err(wrong).to_string();
             assert!(error.contains("expected"), "{error}");
         }
     }
 
     #[test]
+    fn an_http_url_gives_the_path_and_the_host_of_its_requests() {
+        let origin = |url: &str| Target::http(url, &["A:b".to_owned()], &[]).map(|(_, origin)| origin);
+        let parts = |url: &str| {
+            let origin = origin(url).expect("a valid url");
+            (origin.authority, origin.path, origin.headers)
+        };
+        let owned = |parts: [&str; 3]| parts.map(str::to_owned).into();
+        assert_eq!(parts("http://127.0.0.1:4000/mcp?a=b"), owned(["127.0.0.1:4000", "/mcp?a=b", "A: b\r\n"]));
+        assert_eq!(parts("http://[::1]:80"), owned(["[::1]:80", "/", "A: b\r\n"]));
+        for wrong in ["ws://127.0.0.1:1/", "https://127.0.0.1:1/", "http://127.0.0.1/mcp"] {
+            let error = origin(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("expected") && error.contains("http://host:port/path"), "{error}");
+        }
+    }
+
+    #[test]
     fn headers_are_sent_and_none_can_smuggle_a_line() {
-        let url = Url::parse("ws://a:1/").expect("a valid url");
+        let url = Url::parse("ws", "ws://a:1/").expect("a valid url");
         let build = |header: &str| {
             let headers = [header.to_owned()];
             let request = Request { params: Vec::new(), headers: &headers };
