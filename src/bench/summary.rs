@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::report::Report;
 
@@ -18,10 +18,31 @@ use super::report::Report;
 pub struct SummaryArgs {
     /// JSON lines that runs labelled NAME/ROUND wrote with --json
     file: PathBuf,
+    /// What the runs are held against
+    #[arg(long, value_enum, default_value_t = Goals::Channels)]
+    goals: Goals,
 }
 
-/// What the server has to reach. KB are 1000 bytes here: the stricter reading.
-const GOALS: [Goal; 8] = [
+/// A set of goals, which one script measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Goals {
+    /// Those of plain channels, which benches/targets.sh measures
+    Channels,
+    /// Those of MCP, which benches/mcp.sh measures
+    Mcp,
+}
+
+impl Goals {
+    fn all(self) -> &'static [Goal] {
+        match self {
+            Self::Channels => &CHANNEL_GOALS,
+            Self::Mcp => &MCP_GOALS,
+        }
+    }
+}
+
+/// What channels have to reach. KB are 1000 bytes here: the stricter reading.
+const CHANNEL_GOALS: [Goal; 8] = [
     Goal {
         what: "RSS of an idle connection, joined to its own topic, bytes",
         bound: Bound::AtMost(3000.0),
@@ -79,6 +100,52 @@ const GOALS: [Goal; 8] = [
     },
 ];
 
+/// What MCP has to reach: beside a plain channel of the same server, and beside rmcp's Streamable HTTP server.
+const MCP_GOALS: [Goal; 7] = [
+    Goal {
+        what: "tools/call 64x1 on a channel: CPU a call over a plain channel's echo",
+        bound: Bound::AtMost(2.0),
+        measured: Measured::Ratio(
+            series("call-64x1", "mcp-call", Figure::CpuUs),
+            series("echo-64x1", "echo", Figure::CpuUs),
+        ),
+    },
+    Goal {
+        what: "tools/call 64x1 over HTTP, 2025-11-25: rate over rmcp's",
+        bound: Bound::Above(1.0),
+        measured: over_rmcp("http-legacy-64x1", "rmcp-legacy-64x1", Figure::Rate),
+    },
+    Goal {
+        what: "the same: CPU a call over rmcp's",
+        bound: Bound::Below(1.0),
+        measured: over_rmcp("http-legacy-64x1", "rmcp-legacy-64x1", Figure::CpuUs),
+    },
+    Goal {
+        what: "tools/call 64x1 over HTTP, 2026-07-28: rate over rmcp's",
+        bound: Bound::Above(1.0),
+        measured: over_rmcp("http-modern-64x1", "rmcp-modern-64x1", Figure::Rate),
+    },
+    Goal {
+        what: "the same in 2026-07-28: CPU a call over rmcp's",
+        bound: Bound::Below(1.0),
+        measured: over_rmcp("http-modern-64x1", "rmcp-modern-64x1", Figure::CpuUs),
+    },
+    Goal {
+        what: "RSS of a connection's first idle MCP session, bytes",
+        bound: Bound::AtMost(4096.0),
+        measured: Measured::Median(series("idle", "mcp-idle first", Figure::RssPerUnit)),
+    },
+    Goal {
+        what: "RSS of a further idle MCP session on it, bytes",
+        bound: Bound::AtMost(4096.0),
+        measured: Measured::Median(series("idle", "mcp-idle further", Figure::RssPerUnit)),
+    },
+];
+
+const fn over_rmcp(own: &'static str, rmcp: &'static str, figure: Figure) -> Measured {
+    Measured::Ratio(series(own, "mcp-http", figure), series(rmcp, "mcp-http", figure))
+}
+
 struct Goal {
     what: &'static str,
     bound: Bound,
@@ -89,6 +156,8 @@ struct Goal {
 enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    Below(f64),
+    Above(f64),
 }
 
 impl Bound {
@@ -96,6 +165,8 @@ impl Bound {
         match self {
             Self::AtMost(most) => value <= most,
             Self::AtLeast(least) => value >= least,
+            Self::Below(limit) => value < limit,
+            Self::Above(limit) => value > limit,
         }
     }
 }
@@ -105,6 +176,8 @@ impl fmt::Display for Bound {
         match self {
             Self::AtMost(most) => write!(f, "<= {}", rounded(*most)),
             Self::AtLeast(least) => write!(f, ">= {}", rounded(*least)),
+            Self::Below(limit) => write!(f, "< {}", rounded(*limit)),
+            Self::Above(limit) => write!(f, "> {}", rounded(*limit)),
         }
     }
 }
@@ -254,10 +327,11 @@ pub fn run(args: &SummaryArgs) -> Result<()> {
         .collect::<Result<Vec<Report>>>()?;
     let runs = Runs::of(reports)?;
     println!("{}", absolute_figures(&runs));
-    let (table, missed) = goals(&runs);
+    let all = args.goals.all();
+    let (table, missed) = goals(all, &runs);
     print!("{table}");
     if missed > 0 {
-        bail!("{missed} of {} goals were missed or not measured", GOALS.len());
+        bail!("{missed} of {} goals were missed or not measured", all.len());
     }
     Ok(())
 }
@@ -303,9 +377,9 @@ fn absolute_figures(runs: &Runs) -> String {
 }
 
 /// The table of the goals, and how many of them aren't reached.
-fn goals(runs: &Runs) -> (String, usize) {
+fn goals(all: &[Goal], runs: &Runs) -> (String, usize) {
     let mut missed = BTreeSet::new();
-    let rows = GOALS.iter().map(|goal| {
+    let rows = all.iter().map(|goal| {
         let (value, from, verdict) = match runs.measure(&goal.measured) {
             Some((value, from)) if goal.bound.holds(value) => (rounded(value), from, "yes"),
             Some((value, from)) => (rounded(value), from, "NO"),
@@ -401,7 +475,7 @@ mod tests {
         }
         let runs = Runs::of(reports).expect("labels of their own");
 
-        let (table, missed) = goals(&runs);
+        let (table, missed) = goals(&CHANNEL_GOALS, &runs);
 
         let row = |start: &str| {
             let starts = |line: &&str| line.starts_with(&format!("| {start}"));
@@ -411,7 +485,31 @@ mod tests {
         assert!(row("RSS of a further").ends_with("| NO      |"), "{table}");
         assert!(row("connect, upgrade").contains("| 4.00 "), "{table}");
         assert!(row("echo 64x1:").contains("not measured"), "{table}");
-        assert_eq!(missed, GOALS.len() - 2);
+        assert_eq!(missed, CHANNEL_GOALS.len() - 2);
+    }
+
+    #[test]
+    fn being_ahead_of_another_server_is_more_than_being_level() {
+        let table = |own_rate: f64, own_cpu_us: f64| {
+            let runs = Runs::of(vec![
+                report("http-legacy-64x1/1", "mcp-http", own_rate, own_cpu_us, None),
+                report("rmcp-legacy-64x1/1", "mcp-http", 1000.0, 50.0, None),
+            ]);
+            goals(&MCP_GOALS, &runs.expect("labels of their own"))
+        };
+
+        assert_eq!(table(1000.0, 50.0).1, MCP_GOALS.len());
+        let (ahead, missed) = table(1100.0, 45.0);
+        assert_eq!(missed, MCP_GOALS.len() - 2, "{ahead}");
+        assert!(ahead.contains("| > 1.00 ") && ahead.contains("| < 1.00 "), "{ahead}");
+    }
+
+    #[test]
+    fn goals_are_counted_by_their_names() {
+        for all in [Goals::Channels, Goals::Mcp].map(Goals::all) {
+            let names: BTreeSet<_> = all.iter().map(|goal| goal.what).collect();
+            assert_eq!(names.len(), all.len());
+        }
     }
 
     #[test]
