@@ -43,12 +43,17 @@ fn iso8601_micros(unix_micros: u64) -> String {
     let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_from_days(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z",
-        of_day / 3_600,
-        of_day % 3_600 / 60,
-        of_day % 60
-    )
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let of_day = [of_day / 3_600, of_day % 3_600 / 60, of_day % 60];
+    let fields = [(0, 4, year), (5, 2, month), (8, 2, day), (11, 2, of_day[0]), (14, 2, of_day[1]), (17, 2, of_day[2])];
+    for (start, digits, value) in fields.into_iter().chain([(20, 6, micros)]) {
+        let mut rest = value;
+        for byte in text[start..start + digits].iter_mut().rev() {
+            *byte = b'0' + u8::try_from(rest % 10).expect("a digit");
+            rest /= 10;
+        }
+    }
+    String::from_utf8(text.to_vec()).expect("digits are ASCII")
 }
 
 /// The Gregorian date of a day counted from 1970-01-01.

@@ -28,7 +28,7 @@ use crate::protocol::mcp::event::{number, progress_notification};
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::progress::{Progress, ProgressGate};
 use crate::protocol::mcp::tool::TaskSupport;
-use crate::protocol::mcp::{LOG_MESSAGE, PROGRESS_BURST, PROGRESS_INTERVAL_MS};
+use crate::protocol::mcp::{LOG_MESSAGE, PROGRESS_BURST, PROGRESS_INTERVAL_MS, RESOURCE_BYTES_MAX};
 
 /// One request under way.
 pub(crate) struct Call {
@@ -65,8 +65,8 @@ pub(crate) enum Subject {
 pub(crate) enum Input {
     /// By requests to it, while the call waits.
     Requests,
-    /// By what came with the call; `digest` is that of the request.
-    Answers { answers: Answers, digest: [u8; 32] },
+    /// By what came with the call, whose method and params these are.
+    Answers { answers: Answers, method: Box<str>, params: Option<Box<RawValue>> },
 }
 
 /// How far a call has got.
@@ -180,30 +180,23 @@ impl Call {
         // Work on another thread may still go on: it is told that nobody waits.
         self.cancellation.cancel(CancelReason::Over);
         let worked_ms = self.stopwatch.worked_ms();
-        let outcome = match outcome {
-            Ok(Output::Tool(output)) => respond::check(self, output).map(Output::Tool),
-            other => other,
+        let body = outcome.and_then(|output| match output {
+            Output::Body(body) => respond::within(body, RESOURCE_BYTES_MAX),
+            Output::Tool(output) => respond::tool_result(self, &output, worked_ms),
+        });
+        let reason = if sort.is_empty() { "failed" } else { sort };
+        let ending = match &body {
+            Ok(result) => Ending::Completed(result),
+            Err(error) => Ending::Failed { reason, error: error.to_string() },
         };
-        let (ending, answer) = match &outcome {
-            Ok(Output::Body(body)) => (None, Ok(body.clone())),
-            Ok(Output::Tool(output)) => {
-                let body = respond::tool_result(self, output, worked_ms);
-                (Some(Ending::Completed(body.clone())), Ok(body))
-            }
-            Err(error) => {
-                let reason = if sort.is_empty() { "failed" } else { sort };
-                let ending = Ending::Failed { reason, error: error.to_string() };
-                (Some(ending), respond::failure(self, error))
-            }
-        };
-        if let (Some(run), Some(ending)) = (&self.run, ending)
+        if let Some(run) = &self.run
             && let Some(event) = run.end(ending, worked_ms)
             && self.session.is_streaming()
         {
             self.route.push(Kind::Event, event);
         }
         self.session.forget(self);
-        self.answer(answer);
+        self.answer(body.or_else(|error| respond::failure(self, &error)));
     }
 
     fn answer(self: &Arc<Self>, answer: Result<Box<RawValue>, Fault>) {

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::CallError;
 use super::call::{Call, Input, Subject};
-use super::request_state::Sealed;
+use super::request_state::{Sealed, request_digest};
 use super::server::ServerShared;
-use super::tools::ToolOutput;
+use super::tools::{Registered, ToolOutput};
 use crate::protocol::jsonrpc::{self, Fault};
 use crate::protocol::mcp::client::{Era, META_SUBSCRIPTION};
 use crate::protocol::mcp::error;
@@ -20,28 +20,30 @@ use crate::protocol::mcp::{PROMPTS_GET, RESULT_BYTES_MAX};
 /// How long the state of a call that waits for answers is good, in milliseconds: an hour, for people are asked.
 const STATE_MS: u64 = 3_600_000;
 
-/// Refuses output that is too large, or that does not fit the tool's own schema.
-pub(super) fn check(call: &Call, output: ToolOutput) -> Result<ToolOutput, CallError> {
-    let Subject::Tool(tool) = &call.subject else { return Ok(output) };
-    tool.check_output(&output).map_err(|why| {
+/// The result of a call of a tool.
+///
+/// # Errors
+/// Output that is too large, or that does not fit the tool's own schema.
+pub(super) fn tool_result(call: &Call, output: &ToolOutput, worked_ms: u64) -> Result<Box<RawValue>, CallError> {
+    let Subject::Tool(tool) = &call.subject else { unreachable!("only tools have a tool's output") };
+    tool.check_output(output).map_err(|why| {
         tracing::error!(tool = &*tool.name, why, "a tool's output does not fit its output schema");
         CallError::Failed("the tool's output does not fit its output schema".to_owned())
     })?;
-    let bytes = tool_body(call, &output, 0).get().len();
-    if bytes > RESULT_BYTES_MAX {
-        let text = format!("the result is too large: expected at most {RESULT_BYTES_MAX} bytes, came {bytes}");
+    within(tool_body(call, tool, output, worked_ms), RESULT_BYTES_MAX).map(|body| complete(call, body))
+}
+
+/// A result, unless it is too large.
+pub(super) fn within(body: Box<RawValue>, bytes_max: usize) -> Result<Box<RawValue>, CallError> {
+    let bytes = body.get().len();
+    if bytes > bytes_max {
+        let text = format!("the result is too large: expected at most {bytes_max} bytes, came {bytes}");
         return Err(CallError::Failed(text));
     }
-    Ok(output)
+    Ok(body)
 }
 
-/// The result of a call of a tool.
-pub(super) fn tool_result(call: &Call, output: &ToolOutput, worked_ms: u64) -> Box<RawValue> {
-    complete(call, tool_body(call, output, worked_ms))
-}
-
-fn tool_body(call: &Call, output: &ToolOutput, worked_ms: u64) -> Box<RawValue> {
-    let Subject::Tool(tool) = &call.subject else { unreachable!("only tools have a tool's output") };
+fn tool_body(call: &Call, tool: &Registered, output: &ToolOutput, worked_ms: u64) -> Box<RawValue> {
     let metadata = (call.client.era == Era::Elixir).then(|| CallMetadata {
         tool: &tool.name,
         execution_time: worked_ms,
@@ -112,14 +114,15 @@ fn input_required(call: &Call) -> Result<Box<RawValue>, Fault> {
         request_state: String,
     }
 
-    let Input::Answers { answers, digest } = &call.input else {
+    let Input::Answers { answers, method, params } = &call.input else {
         return Err(error::other(jsonrpc::INTERNAL_ERROR, "no questions can be asked in this call", None));
     };
+    let params = params.as_ref().and_then(|params| jsonrpc::Object::parse(params.get().as_bytes())).unwrap_or_default();
     let wanted = answers.wanted();
     let sealed = Sealed {
         user: call.session.user.user.to_string(),
         expires_unix_ms: crate::clock::unix_micros() / 1_000 + STATE_MS,
-        digest: *digest,
+        digest: request_digest(method, &params),
         answers: wanted.given,
         state: wanted.state,
     };

@@ -52,9 +52,9 @@ struct State {
 }
 
 /// How a run ended.
-pub(super) enum Ending {
+pub(super) enum Ending<'a> {
     /// With the result that the caller gets.
-    Completed(Box<RawValue>),
+    Completed(&'a RawValue),
     /// Without one.
     Failed {
         /// Which sort of failure.
@@ -176,7 +176,7 @@ impl Run {
 
     /// Begins the log; gives the event.
     pub(super) fn start(&self) -> Option<Bytes> {
-        self.append(EventKind::Started, &event::Started { tool: &self.tool })
+        self.append(EventKind::Started, &event::Started { tool: &self.tool }, self.started_at.clone())
     }
 
     /// Notes progress; gives the event.
@@ -184,26 +184,27 @@ impl Run {
         let progress = event::number(report.progress)?;
         let total = report.total.and_then(event::number);
         let data = event::Progress { tool: &self.tool, progress, total, message: report.message.as_deref() };
-        self.append(EventKind::Progress, &data)
+        self.append(EventKind::Progress, &data, clock::wall_iso8601_micros())
     }
 
     /// Ends the run; gives the event. Nothing happens at a second end.
-    pub(super) fn end(self: &Arc<Self>, ending: Ending, execution_time_ms: u64) -> Option<Bytes> {
+    pub(super) fn end(self: &Arc<Self>, ending: Ending<'_>, execution_time_ms: u64) -> Option<Bytes> {
+        let now = clock::wall_iso8601_micros();
         let event = match ending {
             Ending::Completed(result) => {
                 let bytes = result.get().len();
-                let told = (bytes <= EVENT_RESULT_BYTES_MAX).then_some(&*result);
+                let told = (bytes <= EVENT_RESULT_BYTES_MAX).then_some(result);
                 let data = event::Completed {
                     tool: &self.tool,
                     result: told,
                     result_bytes_omitted: told.is_none().then_some(bytes),
                     execution_time_ms,
                 };
-                self.append(EventKind::Completed, &data)
+                self.append(EventKind::Completed, &data, now)
             }
             Ending::Failed { reason, error } => {
                 let data = event::Failed { tool: &self.tool, reason, error: &error, execution_time_ms };
-                self.append(EventKind::Failed, &data)
+                self.append(EventKind::Failed, &data, now)
             }
         };
         if event.is_some()
@@ -215,9 +216,8 @@ impl Run {
     }
 
     /// Puts an event into the log and says so to everyone; gives it. Nothing happens after the run's end.
-    fn append(&self, kind: EventKind, data: &impl Serialize) -> Option<Bytes> {
+    fn append(&self, kind: EventKind, data: &impl Serialize, timestamp: String) -> Option<Bytes> {
         let data = jsonrpc::raw(data);
-        let timestamp = clock::wall_iso8601_micros();
         let mut encoded = Bytes::new();
         let watches = {
             let mut guard = self.state.lock();

@@ -216,7 +216,7 @@ impl Session {
     ) -> Result<Arc<Call>, Fault> {
         let limit = self.mcp.settings.calls_per_session_max;
         // This one is counted already.
-        if self.under_way() > limit {
+        if self.calls_under_way() > limit {
             return Err(Fault::TooManyCalls { scope: Scope::Session, limit });
         }
         let input = if call.client.era == Era::Modern { self.answers(call)? } else { Input::Requests };
@@ -259,20 +259,22 @@ impl Session {
 
     /// The answers that came with a stateless request.
     fn answers(&self, call: &peer::Call<'_>) -> Result<Input, Fault> {
-        let digest = request_digest(&call.method, &call.params);
         let (earlier, state) = match call.params.raw("requestState").map(RawValue::get) {
             None | Some("null") => (BTreeMap::new(), None),
             Some(_) => {
                 let text = call.params.string("requestState");
                 let text = text.ok_or_else(|| invalid("requestState must be a string"))?;
                 let opened = self.mcp.sealer.open(&text, &self.server.name, clock::unix_micros() / 1_000);
+                let digest = request_digest(&call.method, &call.params);
                 let opened = opened.and_then(|sealed| sealed.check(&self.user.user, &digest).map(|()| sealed));
                 let sealed = opened.map_err(|bad| Fault::InvalidParams(format!("requestState: {bad}")))?;
                 (sealed.answers, sealed.state)
             }
         };
         let answers = Answers::new(earlier, state, call.params.raw("inputResponses"))?;
-        Ok(Input::Answers { answers, digest })
+        // What a state is bound to, should there be one.
+        let (method, params) = (call.method.as_str().into(), call.raw_params.map(ToOwned::to_owned));
+        Ok(Input::Answers { answers, method, params })
     }
 
     /// Begins a call of a tool. For the clients of the Elixir deployment a tool that is not there is a failure in band.

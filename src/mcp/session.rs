@@ -187,6 +187,12 @@ impl Session {
         self.peer.lock().under_way()
     }
 
+    /// Requests under way that are no streams of changes.
+    pub(super) fn calls_under_way(&self) -> usize {
+        let under_way = self.peer.lock().under_way();
+        under_way - self.lively.lock().listens.len().min(under_way)
+    }
+
     /// The revision that was agreed on, once it was.
     pub(crate) fn version(&self) -> Option<crate::protocol::mcp::version::Version> {
         self.peer.lock().client().map(|client| client.version)

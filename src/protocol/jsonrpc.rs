@@ -209,7 +209,9 @@ impl<'a> Incoming<'a> {
             return Incoming::Invalid { id: None };
         };
         let id = fields.raw("id");
-        if fields.string("jsonrpc").as_deref() != Some(VERSION) {
+        // As nearly everyone spells it, without a copy.
+        let is_spelt_plainly = fields.raw("jsonrpc").is_some_and(|version| version.get() == "\"2.0\"");
+        if !is_spelt_plainly && fields.string("jsonrpc").as_deref() != Some(VERSION) {
             return Incoming::Invalid { id };
         }
         let params = fields.raw("params");

@@ -42,7 +42,7 @@ macro_rules! targets {
     };
 }
 
-targets!(longpoll_body presence_ops socket_ops v1_text v2_binary v2_text websocket_frames);
+targets!(longpoll_body mcp_peer presence_ops socket_ops v1_text v2_binary v2_text websocket_frames);
 
 fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(path)

@@ -10,6 +10,7 @@
 //! | [`v1_text`], [`v2_text`] | a message | serde_json and Elixir terms; what is encoded is decoded |
 //! | [`v2_binary`] | a message | a parser by plain slices; what is encoded is decoded |
 //! | [`longpoll_body`] | a POST's body | plain splitting and a base64 decoder by arithmetic; what is batched comes out |
+//! | [`mcp_peer`] | how an MCP client opens, and its messages | rules on decoded values |
 //! | [`socket_ops`] | a client's and a server's doings | Phoenix's rules over an ordered map of decoded values |
 //! | [`presence_ops`] | doings of a cluster and its network | explicit sets of dots, and what the replicas have tracked |
 
@@ -18,6 +19,7 @@ mod frames;
 mod input;
 mod json;
 mod longpoll;
+mod mcp;
 mod presence;
 mod socket;
 mod text;
@@ -27,6 +29,7 @@ pub use binary::v2_binary;
 pub(crate) use frames::Seen;
 pub use frames::websocket_frames;
 pub use longpoll::longpoll_body;
+pub use mcp::mcp_peer;
 pub use presence::presence_ops;
 pub use socket::socket_ops;
 pub use text::{v1_text, v2_text};
@@ -35,8 +38,9 @@ pub use text::{v1_text, v2_text};
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which its program and its corpus have too.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("longpoll_body", longpoll_body),
+    ("mcp_peer", mcp_peer),
     ("presence_ops", presence_ops),
     ("socket_ops", socket_ops),
     ("v1_text", v1_text),

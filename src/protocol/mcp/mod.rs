@@ -151,6 +151,8 @@ pub const ARGUMENT_BYTES_MAX: usize = 65_536;
 /// Most bytes of a call's result, as JSON; a call with a larger one has failed. Without it one answer would be more
 /// than a client may have waiting.
 pub const RESULT_BYTES_MAX: usize = 262_144;
+/// Most bytes of any other result, such as what a resource holds.
+pub const RESOURCE_BYTES_MAX: usize = 1_048_576;
 /// Most bytes of a request's `id`, and of a progress token: each event of a run repeats them.
 pub const ID_BYTES_MAX: usize = 1_024;
 /// Calls of one session that may be under way at once.

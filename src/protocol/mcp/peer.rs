@@ -72,6 +72,8 @@ pub struct Call<'a> {
     pub method: String,
     /// `params`; empty where there are none.
     pub params: Object<'a>,
+    /// The same as their text, if there are any.
+    pub raw_params: Option<&'a RawValue>,
     /// Who asks, and in which words to answer.
     pub client: Arc<Client>,
     /// For a stateless request: the least severe log message it wants, if any.
@@ -188,8 +190,8 @@ impl Peer {
         }
         let in_use = |_| Fault::InvalidRequest(format!("id {} is in use by a request under way", request.id.get()));
         let number = self.serving.begin(request.id).map_err(in_use)?;
-        let Request { id, method, .. } = request;
-        Ok(Call { number, id, method, params, client, level, progress_token })
+        let Request { id, method, params: raw_params, .. } = request;
+        Ok(Call { number, id, method, params, raw_params, client, level, progress_token })
     }
 
     /// Who asks, and what a stateless request wants to hear of logs.
