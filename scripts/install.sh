@@ -39,12 +39,16 @@ if [ ! -e js-client/node_modules/.package-lock.json ] || [ js-client/package-loc
   (cd js-client && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error </dev/null)
 fi
 
-# The environment carries the list that it was made from.
-venv=tests/clients/.venv wanted=tests/clients/python/requirements.txt
-if ! cmp -s "$wanted" "$venv/requirements.txt" || ! "$venv/bin/python" -c 'import realtime, phxsocket' 2>/dev/null; then
-  echo "installing the packages of tests/clients/python"
+# install_python FOLDER IMPORTS: FOLDER/.venv has what FOLDER/python/requirements.txt says. It carries the list that it was made
+# from.
+install_python() {
+  local venv=$1/.venv wanted=$1/python/requirements.txt
+  if cmp -s "$wanted" "$venv/requirements.txt" && "$venv/bin/python" -c "import $2" 2>/dev/null; then return; fi
+  echo "installing the packages of $1/python"
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all: -r "$wanted"
   cp "$wanted" "$venv/requirements.txt"
-fi
+}
+install_python tests/clients "realtime, phxsocket"
+install_python tests/peers mcp
