@@ -1,8 +1,6 @@
 //! MCP clients that others wrote, each with its own library, against the fixture of the conformance suites
 //! (`examples/conformance`): what they need works, in the revisions with a handshake and in the one without.
 
-#![expect(clippy::disallowed_methods, reason = "a client outside of the server has no clock but the machine's")]
-
 mod fixture;
 mod python_sdk;
 mod rmcp_client;
