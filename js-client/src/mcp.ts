@@ -166,6 +166,11 @@ export class McpTransport {
   /** The server's requests without an answer, of the present session. */
   readonly #asked = new Set<JsonRpcId>()
 
+  /** Messages that wait for the handlers of an earlier notification, oldest first. */
+  #inbox: JsonRpcMessage[] = []
+  /** Whether a notification was delivered whose handlers may not have run. */
+  #settling = false
+
   #handshake: Handshake | undefined
   /** The transport's own requests, by id. Their answers are for nobody else. */
   readonly #replays = new Map<JsonRpcId, (answer: JsonRpcMessage) => void>()
@@ -418,8 +423,32 @@ export class McpTransport {
     }
   }
 
+  /**
+   * Delivers a message, after all earlier ones.
+   *
+   * The SDKs take a response at once, but run the handlers of a notification later in the same turn. In Node several frames come
+   * in one turn, so that the response to a request would overtake its progress, and end it: responses wait for the next turn.
+   */
   #deliver(message: JsonRpcMessage): void {
+    if (this.#settling && (this.#inbox.length > 0 || isResponse(message))) this.#inbox.push(message)
+    else this.#handOver(message)
+  }
+
+  #handOver(message: JsonRpcMessage): void {
+    if (isNotification(message) && !this.#settling) {
+      this.#settling = true
+      inNextTurn(() => {
+        this.#settling = false
+        for (const next of this.#takeInbox()) if (!this.#isClosed()) this.#deliver(next)
+      })
+    }
     this.#call(() => this.onmessage?.(message))
+  }
+
+  #takeInbox(): JsonRpcMessage[] {
+    const inbox = this.#inbox
+    this.#inbox = []
+    return inbox
   }
 
   // ---- loss ----
@@ -438,7 +467,7 @@ export class McpTransport {
       if (message.method === undefined || isRequest(message) || message.method === "notifications/initialized") resolve()
       else reject(new McpTransportError("lost", `${this.topic}: ${why} before the receipt for ${nameOf(message)}`))
     }
-    this.#answerPending(`${why} before the answer`)
+    for (const answer of this.#takePending(`${why} before the answer`)) this.#deliver(answer)
     // What the lost session has asked needs no answer: handlers may stop, dialogs may close.
     const asked = [...this.#asked]
     this.#asked.clear()
@@ -447,10 +476,11 @@ export class McpTransport {
     }
   }
 
-  #answerPending(text: string): void {
+  /** The answers to the requests under way, which the server cannot give any more. */
+  #takePending(text: string): JsonRpcMessage[] {
     const ids = [...this.#pending.keys()]
     this.#pending.clear()
-    for (const id of ids) this.#deliver({ jsonrpc: "2.0", id, error: { code: CONNECTION_LOST, message: text } })
+    return ids.map((id) => ({ jsonrpc: "2.0", id, error: { code: CONNECTION_LOST, message: text } }))
   }
 
   #takeUnacknowledged(): Outgoing[] {
@@ -539,8 +569,12 @@ export class McpTransport {
     // An errored channel would join again for ever.
     if (leave) this.#call(() => this.#channel?.leave())
 
-    if (why === undefined) this.#pending.clear()
-    else this.#answerPending(why.startsWith("connection lost") ? `${why} before the answer` : `connection lost: ${why}`)
+    const inbox = this.#takeInbox()
+    if (why !== undefined) {
+      for (const message of inbox) this.#handOver(message)
+      const text = why.startsWith("connection lost") ? `${why} before the answer` : `connection lost: ${why}`
+      for (const answer of this.#takePending(text)) this.#handOver(answer)
+    }
     this.#call(() => this.onclose?.())
     start?.reject(error ?? this.#closedError(why))
     for (const { reject } of waiting) reject(this.#closedError(why))
@@ -609,8 +643,24 @@ function isRequest(message: JsonRpcMessage): message is JsonRpcMessage & { id: J
   return message.method !== undefined && message.id !== undefined && message.id !== null
 }
 
+function isNotification(message: JsonRpcMessage): boolean {
+  return message.method !== undefined && !isRequest(message)
+}
+
 function isResponse(message: JsonRpcMessage): boolean {
   return message.method === undefined
+}
+
+/** Calls back once what has been started in this turn has run. A timer would wait for a second on a hidden page. */
+function inNextTurn(callback: () => void): void {
+  const { setImmediate } = globalThis as { setImmediate?: (callback: () => void) => void }
+  if (setImmediate) return setImmediate(callback)
+  const { port1, port2 } = new MessageChannel()
+  port1.onmessage = () => {
+    port1.close()
+    callback()
+  }
+  port2.postMessage(null)
 }
 
 function nameOf(message: JsonRpcMessage): string {

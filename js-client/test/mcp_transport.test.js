@@ -222,6 +222,24 @@ describe("messages", () => {
     assert.deepEqual(told.messages, back)
   })
 
+  test("that answer a request come after the handlers of what came before them", ONE_TEST, async (t) => {
+    const { fake, transport, told } = await setUp(t)
+    await transport.start()
+    const handled = []
+    transport.onmessage = (message) => {
+      // As the SDKs do it.
+      if (message.method) Promise.resolve().then(() => handled.push(message.params.progressToken))
+      else handled.push(message.id)
+    }
+    const progress = (progressToken) => notification("notifications/progress", { progressToken })
+    for (const message of [progress("a"), result(1), result(2), progress("b"), progress("c"), result(3)]) {
+      fake.channels[0].push("mcp_message", message)
+    }
+    await until(() => handled.length === 6)
+    assert.deepEqual(handled, ["a", 1, 2, "b", "c", 3])
+    assert.deepEqual(told.errors, [])
+  })
+
   test("that the server does not take reject send()", ONE_TEST, async (t) => {
     const { transport, told } = await setUp(t, () => ({ onMessage: () => ({ error: { reason: "too large" } }) }))
     await transport.start()
