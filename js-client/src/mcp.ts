@@ -207,11 +207,6 @@ export class McpTransport {
         new McpTransportError("misuse", `${this.topic} was started before: a transport is good for one connection, make a new one`),
       )
     }
-    if (isTaken(this.#socket, this.topic)) {
-      this.#phase = "closed"
-      const text = `the socket has a channel ${this.topic} already: give each session a name of its own by the option "session"`
-      return Promise.reject(new McpTransportError("misuse", text))
-    }
     this.#phase = "joining"
     return new Promise((resolve, reject) => {
       // phoenix.js forgets its own timer when the socket cannot connect, and tries for ever.
@@ -259,6 +254,10 @@ export class McpTransport {
   // ---- joining ----
 
   #join(): void {
+    if (isTaken(this.#socket, this.topic)) {
+      const text = `the socket has a channel ${this.topic} already: give each session a name of its own by the option "session"`
+      throw new McpTransportError("misuse", text)
+    }
     const channel = this.#socket.channel(this.topic, this.#params)
     this.#channel = channel
     channel.on(MESSAGE, (payload) => this.#receive(payload))
@@ -390,7 +389,9 @@ export class McpTransport {
     if (isRequest(message)) {
       this.#asked.add(message.id)
     } else if (message.method === "notifications/cancelled") {
-      this.#asked.delete(message.params?.requestId)
+      const id = message.params?.requestId
+      // A request of the server's own, else a subscription, the one request of a client that a server may end like this.
+      if (!this.#asked.delete(id) && this.#pending.get(id)?.method === "subscriptions/listen") this.#pending.delete(id)
     } else if (isResponse(message) && message.id !== undefined && message.id !== null) {
       const replay = this.#replays.get(message.id)
       if (replay) {

@@ -201,10 +201,11 @@ describe("start", () => {
     const { fake, socket, transport, told } = await setUp(t)
     await transport.start()
 
-    await assert.rejects(new McpTransport(socket, { server: "one" }).start(), kindOf("misuse"))
+    const second = new Told(new McpTransport(socket, { server: "one" }))
+    await assert.rejects(second.transport.start(), kindOf("misuse"))
 
     await transport.send(request(1))
-    assert.deepEqual([fake.joins, told.closes], [1, 0])
+    assert.deepEqual([fake.joins, told.closes, second.closes], [1, 0, 1])
   })
 })
 
@@ -425,6 +426,19 @@ describe("a lost connection", () => {
     await transport.send(request(1))
     await until(() => told.messages.length === 1)
     assert.deepEqual(fake.messages(), [request(1)])
+  })
+
+  test("is nothing to a subscription that the server has ended before", ONE_TEST, async (t) => {
+    const { fake, socket, transport, told } = await setUp(t)
+    await transport.start()
+    await transport.send(request(1, "subscriptions/listen"))
+    await transport.send(request(2))
+    for (const requestId of [1, 2]) fake.channels[0].push("mcp_message", notification("notifications/cancelled", { requestId }))
+    await until(() => told.messages.length === 2)
+    fake.cut()
+    await until(() => !socket.isConnected())
+    await until(() => told.messages.length === 3)
+    assert.equal(told.messages[2].id, 2)
   })
 
   test("during initialize fails that request", ONE_TEST, async (t) => {
