@@ -396,6 +396,20 @@ describe("a lost connection", () => {
     assert.equal(it.fake.joins, 2)
   })
 
+  test("that phoenix.js has not told of yet has messages wait all the same", ONE_TEST, async (t) => {
+    const it = await setUp(t, legacy())
+    await shakeHands(it)
+    it.fake.received.length = 0
+    // As between the end of the WebSocket and its event: phoenix.js would send the message before the handshake.
+    it.socket.isConnected = () => false
+    const sending = it.transport.send(request(9))
+    delete it.socket.isConnected
+    it.fake.cut()
+    await sending
+
+    assert.deepEqual(it.fake.messages().map(({ method }) => method), ["initialize", "notifications/initialized", "tools/list"])
+  })
+
   test("may be lost again during the handshake", ONE_TEST, async (t) => {
     let cuts = 0
     const it = await setUp(t, (join) => {
@@ -407,7 +421,7 @@ describe("a lost connection", () => {
           return session.onMessage(message)
         },
       }
-    })
+    }, { handshakeTimeoutMs: 500 })
     await shakeHands(it)
     it.fake.cut()
     await until(() => !it.socket.isConnected())
@@ -416,6 +430,9 @@ describe("a lost connection", () => {
 
     assert.equal(it.fake.joins, 4)
     assert.deepEqual([it.told.errors, it.told.reconnects, it.told.messages.length], [[], 1, 2])
+    // The handshakes that were cut off have no deadline any more.
+    await new Promise((resolve) => setTimeout(resolve, 600))
+    assert.deepEqual([it.told.errors, it.told.closes], [[], 0])
   })
 
   test("of a client that sent no initialize just goes on", ONE_TEST, async (t) => {

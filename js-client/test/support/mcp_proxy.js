@@ -242,7 +242,7 @@ class ModernRequests {
   async #paramsMismatch(request, { method, params }) {
     if (method !== "tools/call" || !params?._meta) return undefined
     this.#tools ??= await this.#listTools(params._meta)
-    const { properties = {} } = this.#tools.find(({ name }) => name === params.name)?.inputSchema ?? {}
+    const { properties = {} } = (this.#tools ?? []).find(({ name }) => name === params.name)?.inputSchema ?? {}
     for (const [name, { "x-mcp-header": suffix }] of Object.entries(properties)) {
       if (suffix === undefined) continue
       const value = params.arguments?.[name]
@@ -258,8 +258,8 @@ class ModernRequests {
     let cursor
     do {
       const { result } = await this.#ask("tools/list", { _meta: meta, ...(cursor === undefined ? {} : { cursor }) })
-      // Whatever is wrong with this request is told to who has made it.
-      if (!result) return []
+      // What is wrong with this request, its maker is told by the server.
+      if (!result) return undefined
       tools.push(...result.tools)
       cursor = result.nextCursor
     } while (cursor !== undefined)
