@@ -35,7 +35,7 @@ stage_rust() {
 
 stage_doctests() { cargo test --workspace --doc --locked; }
 
-# The stock clients and the page, against the binaries of the build stage.
+# The stock clients, the page, the npm package and the MCP conformance suites, against the binaries of the build stage.
 stage_clients() {
   local target=${CARGO_TARGET_DIR:-$PWD/target}
   local -x BENNU_BIN=${BENNU_BIN:-$target/debug/bennu} REFERENCE_BIN=${REFERENCE_BIN:-$target/debug/examples/reference}
@@ -54,7 +54,7 @@ describe() {
     build) echo "build the server, the tools and the examples" ;;
     rust) echo "Rust tests" ;;
     doctests) echo "documentation tests" ;;
-    clients) echo "stock clients in Chromium and Node, the page" ;;
+    clients) echo "stock clients in Chromium and Node, the page, the npm package, MCP conformance" ;;
   esac
 }
 

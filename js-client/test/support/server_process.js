@@ -18,10 +18,10 @@ export const startReference = (port = 0) => Server.start(binary("REFERENCE_BIN",
 /** Bennu itself, with its embedded defaults. */
 export const startBennu = (port = 0) => Server.start(binary("BENNU_BIN", "bennu"), (p) => ["serve", "--server-listen", `127.0.0.1:${p}`], port)
 
-/** One of the library's examples, by its name. */
-export const startExample = (name, port = 0) => {
+/** One of the library's examples, by its name. `args` gives its command line for a port; it finds the port in PORT as well. */
+export const startExample = (name, port = 0, args = () => []) => {
   const built = process.env.EXAMPLES_BIN ? `${process.env.EXAMPLES_BIN}/${name}` : binary("", `examples/${name}`)
-  return Server.start(built, () => [], port)
+  return Server.start(built, args, port)
 }
 
 /** Finds a binary: the one that the environment names, else the newest build. */
