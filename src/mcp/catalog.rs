@@ -1,6 +1,7 @@
 //! What a server offers at one moment: its tools, resources, templates and prompts, in the order in which they were added.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -9,7 +10,6 @@ use super::prompts::Prompt;
 use super::resources::{Resource, ResourceTemplate};
 use super::tools::Registered;
 use crate::protocol::jsonrpc;
-use crate::protocol::mcp::PAGE_ITEMS_MAX;
 use crate::protocol::mcp::cursor;
 
 /// Everything of a server. A change makes a new one, so that a list that is being made sees one moment.
@@ -84,7 +84,7 @@ impl<T> Shelf<T> {
         self.in_order.values()
     }
 
-    /// The items after a cursor, at most [`PAGE_ITEMS_MAX`], and the cursor of the next page if there is one. Items that come
+    /// The items after a cursor, `size` at most, and the cursor of the next page if there is one. Items that come
     /// or go meanwhile shift nothing.
     ///
     /// `list` is the method, so that a cursor is good for its own list alone.
@@ -92,6 +92,7 @@ impl<T> Shelf<T> {
         &self,
         list: &str,
         cursor: Option<&str>,
+        size: NonZeroUsize,
     ) -> Result<(impl Iterator<Item = &Arc<T>>, Option<String>), InvalidCursor> {
         let after = match cursor {
             None => 0,
@@ -100,9 +101,9 @@ impl<T> Shelf<T> {
             }
         };
         let rest = || self.in_order.range(after + 1..);
-        let last = rest().nth(PAGE_ITEMS_MAX - 1).map(|(number, _)| *number);
-        let next = last.filter(|_| rest().nth(PAGE_ITEMS_MAX).is_some());
-        let page = rest().take(PAGE_ITEMS_MAX).map(|(_, item)| item);
+        let last = rest().nth(size.get() - 1).map(|(number, _)| *number);
+        let next = last.filter(|_| rest().nth(size.get()).is_some());
+        let page = rest().take(size.get()).map(|(_, item)| item);
         Ok((page, next.map(|number| cursor::encode(list, &number.to_string()))))
     }
 }
@@ -110,6 +111,12 @@ impl<T> Shelf<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SIZE: usize = 100;
+
+    fn size() -> NonZeroUsize {
+        NonZeroUsize::new(SIZE).expect("not 0")
+    }
 
     fn shelf(items: usize) -> Shelf<usize> {
         let mut shelf = Shelf::default();
@@ -123,7 +130,7 @@ mod tests {
     fn all(shelf: &Shelf<usize>) -> Vec<usize> {
         let (mut items, mut cursor) = (Vec::new(), None);
         loop {
-            let (page, next) = shelf.page("x/list", cursor.as_deref()).expect("a cursor of ours");
+            let (page, next) = shelf.page("x/list", cursor.as_deref(), size()).expect("a cursor of ours");
             items.extend(page.map(|item| **item));
             cursor = next;
             if cursor.is_none() {
@@ -134,30 +141,30 @@ mod tests {
 
     #[test]
     fn pages_give_every_item_once_in_order() {
-        for items in [0, 1, PAGE_ITEMS_MAX - 1, PAGE_ITEMS_MAX, PAGE_ITEMS_MAX + 1, PAGE_ITEMS_MAX * 3] {
+        for items in [0, 1, SIZE - 1, SIZE, SIZE + 1, SIZE * 3] {
             assert_eq!(all(&shelf(items)), (0..items).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn what_goes_between_two_pages_shifts_nothing() {
-        let mut shelf = shelf(PAGE_ITEMS_MAX * 2);
-        let cursor = shelf.page("x/list", None).expect("the first").1.expect("a second page");
-        assert!(shelf.remove("i0") && shelf.remove(&format!("i{}", PAGE_ITEMS_MAX - 1)));
+        let mut shelf = shelf(SIZE * 2);
+        let cursor = shelf.page("x/list", None, size()).expect("the first").1.expect("a second page");
+        assert!(shelf.remove("i0") && shelf.remove(&format!("i{}", SIZE - 1)));
 
-        let (mut page, _) = shelf.page("x/list", Some(&cursor)).expect("still good");
+        let (mut page, _) = shelf.page("x/list", Some(&cursor), size()).expect("still good");
 
-        assert_eq!(page.next().map(|item| **item), Some(PAGE_ITEMS_MAX));
+        assert_eq!(page.next().map(|item| **item), Some(SIZE));
     }
 
     #[test]
     fn cursors_of_others_are_invalid() {
-        let shelf = shelf(PAGE_ITEMS_MAX * 2);
-        let cursor = shelf.page("x/list", None).expect("the first").1.expect("a second page");
+        let shelf = shelf(SIZE * 2);
+        let cursor = shelf.page("x/list", None, size()).expect("the first").1.expect("a second page");
 
         for stranger in ["", "5", "AAAA", &cursor[1..], &cursor::encode("y/list", "5"), &cursor::encode("x/list", "a")]
         {
-            assert_eq!(shelf.page("x/list", Some(stranger)).err(), Some(InvalidCursor), "{stranger}");
+            assert_eq!(shelf.page("x/list", Some(stranger), size()).err(), Some(InvalidCursor), "{stranger}");
         }
     }
 

@@ -197,7 +197,8 @@ impl Session {
             None | Some("null") => None,
             Some(_) => Some(call.params.string("cursor").ok_or_else(invalid_cursor)?),
         };
-        let (items, next) = shelf.page(&call.method, cursor.as_deref()).map_err(|_| invalid_cursor())?;
+        let (items, next) =
+            shelf.page(&call.method, cursor.as_deref(), self.server.page_items).map_err(|_| invalid_cursor())?;
         let items: Vec<_> = items.map(|item| listed(item)).collect();
         let mut body = BTreeMap::from([(key, jsonrpc::raw(&items))]);
         if let Some(next) = next {

@@ -1,6 +1,7 @@
 //! One MCP server: what it is called, what it offers, and who hears of changes.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +15,7 @@ use super::resources::{Resource, ResourceTemplate};
 use super::session::Session;
 use super::tools::{InvalidTool, Registered, Tool};
 use crate::protocol::jsonrpc;
+use crate::protocol::mcp::PAGE_ITEMS_MAX;
 use crate::protocol::mcp::client::TASKS_EXTENSION;
 use crate::protocol::mcp::content::Icon;
 use crate::protocol::mcp::tool::TaskSupport;
@@ -31,6 +33,7 @@ pub(crate) struct ServerShared {
     pub(crate) name: String,
     pub(crate) facts: Facts,
     pub(crate) caching: Caching,
+    pub(crate) page_items: NonZeroUsize,
     catalog: RwLock<Arc<Catalog>>,
     /// The sessions, each by its number.
     audience: Mutex<HashMap<u64, Weak<Session>>>,
@@ -104,6 +107,7 @@ pub struct McpServerBuilder {
     instructions: Option<String>,
     extensions: Map<String, Value>,
     caching: Caching,
+    page_items: NonZeroUsize,
     items: Vec<Item>,
 }
 
@@ -182,6 +186,12 @@ impl McpServerBuilder {
         self
     }
 
+    /// Sets how many items a page of a list has, 100 by default.
+    pub fn page_items(mut self, items: NonZeroUsize) -> Self {
+        self.page_items = items;
+        self
+    }
+
     /// Adds a tool. Tools are listed in the order in which they come, and so are the others.
     pub fn tool(mut self, tool: impl Into<Tool>) -> Self {
         self.items.push(Item::Tool(tool.into()));
@@ -248,6 +258,7 @@ impl McpServerBuilder {
             name: self.name,
             facts,
             caching: self.caching,
+            page_items: self.page_items,
             catalog: RwLock::new(Arc::new(catalog)),
             audience: Mutex::default(),
         };
@@ -299,6 +310,7 @@ impl McpServer {
             instructions: None,
             extensions: Map::new(),
             caching: Caching::default(),
+            page_items: const { NonZeroUsize::new(PAGE_ITEMS_MAX).expect("not 0") },
             items: Vec::new(),
         }
     }

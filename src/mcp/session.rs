@@ -223,8 +223,13 @@ impl Session {
 
     /// Answers with an error.
     pub(super) fn refuse(&self, id: Option<&RawValue>, fault: &jsonrpc::Fault, route: &Outgoing) {
-        let compat = self.mcp.compat(self.peer.lock().client().map_or(Era::Modern, |client| client.era));
-        route.push(Kind::Response(Some(fault.code(compat))), jsonrpc::error_response(id, fault, compat));
+        let era = self.peer.lock().client().map_or(Era::Modern, |client| client.era);
+        let compat = self.mcp.compat(era);
+        let text = match (id, era) {
+            (None, Era::Legacy | Era::Modern) => jsonrpc::anonymous_error(fault, compat),
+            _ => jsonrpc::error_response(id, fault, compat),
+        };
+        route.push(Kind::Response(Some(fault.code(compat))), text);
     }
 
     /// Ends one request of the client, which gets no answer.

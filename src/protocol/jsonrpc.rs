@@ -338,6 +338,11 @@ pub fn error_response(id: Option<&RawValue>, fault: &Fault, compat: Compat) -> B
     encode(&Outgoing { id: Some(id.unwrap_or(RawValue::NULL)), body: Body::Error(fault, compat) })
 }
 
+/// The text of an error response to what has no id, without one: as MCP's schemas have it, unlike JSON-RPC's `"id":null`.
+pub fn anonymous_error(fault: &Fault, compat: Compat) -> Bytes {
+    encode(&Outgoing { id: None, body: Body::Error(fault, compat) })
+}
+
 /// The text of a notification.
 pub fn notification(method: &str, params: &RawValue) -> Bytes {
     encode(&Outgoing { id: None, body: Body::Notification(method, params) })

@@ -142,7 +142,7 @@ pub const ASKS_PER_SESSION_MAX: usize = 64;
 pub const LISTENS_PER_SESSION_MAX: usize = 16;
 /// Resources that one session, or one stream of changes, may hear of.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_000;
-/// Items of a page of a list.
+/// Items of a page of a list, where a server does not say.
 pub const PAGE_ITEMS_MAX: usize = 100;
 /// Messages of a batch.
 pub const BATCH_MESSAGES_MAX: usize = 100;
