@@ -165,17 +165,16 @@ fn words(text: &str) -> impl Iterator<Item = String> {
     words.into_iter()
 }
 
-/// The tool that shares the most words with the purpose; a word that begins another counts half.
+/// The tool that shares the most words with the purpose; words with the same beginning count half.
 fn best(choice: &Choice) -> usize {
     let wanted: BTreeSet<_> = words(&choice.purpose).collect();
     let score = |tool: &Offered| -> usize {
         let of = |word: &String| {
-            let begins = |other: &String| {
-                word.len() > 3
-                    && other.len() > 3
-                    && (other.starts_with(word.as_str()) || word.starts_with(other.as_str()))
-            };
-            if tool.words.contains(word) { 2 } else { usize::from(tool.words.iter().any(begins)) }
+            if tool.words.contains(word) {
+                2
+            } else {
+                usize::from(tool.words.iter().any(|other| are_akin(word, other)))
+            }
         };
         wanted.iter().map(of).sum()
     };
@@ -188,6 +187,13 @@ fn best(choice: &Choice) -> usize {
         }
     }
     best
+}
+
+/// Whether two words differ in their endings alone, as `calculate` and `calculator` do.
+fn are_akin(one: &str, other: &str) -> bool {
+    let shared = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
+    let shorter = one.chars().count().min(other.chars().count());
+    shared > 3 && shared + 2 >= shorter
 }
 
 /// Lets the client's model choose; none where it names no tool.

@@ -51,7 +51,7 @@ pub use input::InputRequest;
 pub use prompts::{Prompt, PromptOutput};
 use request_state::Sealer;
 pub use resources::{Resource, ResourceOutput, ResourceTemplate};
-use runs::Runs;
+use runs::{Publish, Runs};
 use server::ServerShared;
 pub use server::{Caching, McpServer, McpServerBuilder, McpServerError};
 use session::Sessions;
@@ -136,7 +136,7 @@ pub struct Mcp {
 /// An [`Mcp`] that is being put together.
 #[must_use = "it is nothing before it is built"]
 pub struct McpBuilder {
-    endpoint: Endpoint,
+    publish: Publish,
     settings: Settings,
     auth: Arc<dyn McpAuth>,
     servers: Vec<McpServer>,
@@ -156,6 +156,11 @@ pub enum McpError {
 }
 
 impl McpBuilder {
+    /// Nothing yet, on whatever `publish` brings broadcasts to.
+    fn new(publish: Publish, auth: impl McpAuth) -> Self {
+        McpBuilder { publish, settings: Settings::default(), auth: Arc::new(auth), servers: Vec::new(), secret: None }
+    }
+
     /// Adds a server. The first is also the one on `mcp:session` and at `/mcp`.
     pub fn server(mut self, server: McpServer) -> Self {
         self.servers.push(server);
@@ -179,7 +184,7 @@ impl McpBuilder {
     /// # Errors
     /// [`McpError`].
     pub fn build(self) -> Result<Arc<Mcp>, McpError> {
-        let McpBuilder { endpoint, settings, auth, servers, secret } = self;
+        let McpBuilder { publish, settings, auth, servers, secret } = self;
         if servers.is_empty() {
             return Err(McpError::NoServer);
         }
@@ -188,9 +193,7 @@ impl McpBuilder {
                 return Err(McpError::DuplicateServer(server.name().to_owned()));
             }
         }
-        let publish =
-            move |topic: &str, event: &str, json| endpoint.broadcast(topic, event, Payload::Json(json)).is_ok();
-        let runs = Arc::new(Runs::new(&settings, Arc::new(publish)));
+        let runs = Arc::new(Runs::new(&settings, publish));
         let each_max = (settings.runs_max / 4).max(settings.calls_per_session_max).min(settings.runs_max);
         let secret = secret.unwrap_or_else(|| random::bytes::<32>().to_vec());
         Ok(Arc::new(Mcp {
@@ -210,13 +213,10 @@ impl McpBuilder {
 impl Mcp {
     /// MCP whose clients `auth` lets in and whose runs can be watched on the endpoint's topics.
     pub fn builder(endpoint: &Endpoint, auth: impl McpAuth) -> McpBuilder {
-        McpBuilder {
-            endpoint: endpoint.clone(),
-            settings: Settings::default(),
-            auth: Arc::new(auth),
-            servers: Vec::new(),
-            secret: None,
-        }
+        let endpoint = endpoint.clone();
+        let publish =
+            move |topic: &str, event: &str, json| endpoint.broadcast(topic, event, Payload::Json(json)).is_ok();
+        McpBuilder::new(Arc::new(publish), auth)
     }
 
     /// Adds the MCP topics to a socket.

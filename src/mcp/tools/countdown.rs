@@ -91,9 +91,9 @@ mod tests {
     async fn each_step_is_reported_until_nothing_is_left() {
         let (context, reports) = context();
 
-        let output = call(&Countdown, json!({"seconds": 1, "interval_ms": 300}), context).await.expect("counts");
+        let output = call(Countdown, json!({"seconds": 1, "interval_ms": 300}), context).await.expect("counts");
 
-        let told: Vec<_> = reports.lock().iter().map(|r| (r.progress, r.total, r.message.clone())).collect();
+        let told: Vec<_> = reports.all().iter().map(|r| (r.progress, r.total, r.message.clone())).collect();
         let step = |n: f64, left: &str| (n, Some(4.0), Some(left.to_owned()));
         assert_eq!(
             told,
@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn arguments_out_of_range_are_refused() {
         for arguments in [json!({"seconds": 0}), json!({"seconds": 61}), json!({"interval_ms": 99})] {
-            let outcome = call(&Countdown, arguments, context().0).await;
+            let outcome = call(Countdown, arguments, context().0).await;
 
             assert!(matches!(outcome, Err(CallError::InvalidArguments(_))), "{outcome:?}");
         }

@@ -409,7 +409,7 @@ mod tests {
         }
 
         async fn search(&self, arguments: Value) -> Result<Value, CallError> {
-            let output = call(&TextSearch::new(Some(self.0.clone())), arguments, context().0).await?;
+            let output = call(TextSearch::new(Some(self.0.clone())), arguments, context().0).await?;
             let content = serde_json::to_value(&output.content[0]).expect("serializes");
             Ok(serde_json::from_str(content["text"].as_str().expect("a text")).expect("JSON"))
         }
@@ -498,7 +498,7 @@ mod tests {
             let tool = TextSearch::new(Some(folder.0.clone()));
 
             let arguments = json!({"query": "needle", "max_matches": MATCHES_MAX});
-            let output = call(&tool, arguments, context().0).await.expect("searches");
+            let output = call(tool, arguments, context().0).await.expect("searches");
 
             let encoded = serde_json::to_value(&output.content[0]).expect("serializes");
             let found: Value = serde_json::from_str(encoded["text"].as_str().expect("a text")).expect("JSON");
@@ -519,7 +519,7 @@ mod tests {
         let folder = Folder::new(&[("real/a.txt", "needle")]);
         std::os::unix::fs::symlink(folder.0.join("real"), folder.0.join("link")).expect("links");
 
-        let output = call(&TextSearch::new(Some(folder.0.join("link"))), json!({"query": "needle"}), context().0).await;
+        let output = call(TextSearch::new(Some(folder.0.join("link"))), json!({"query": "needle"}), context().0).await;
 
         assert_eq!(output.expect("searches").usage["filesScanned"], 1);
     }
@@ -572,21 +572,21 @@ mod tests {
     #[tokio::test]
     async fn each_file_is_reported_and_a_cancelled_search_stops() {
         let folder = Folder::new(&[("a", "needle"), ("b", ""), ("c", "")]);
-        let tool = TextSearch::new(Some(folder.0.clone()));
+        let tool = || TextSearch::new(Some(folder.0.clone()));
         let (whole, told) = context();
         let (cut, told_until_cut) = context_cancelled_after(2);
 
-        call(&tool, json!({"query": "needle"}), whole).await.expect("searches");
-        let outcome = call(&tool, json!({"query": "needle"}), cut).await;
+        call(tool(), json!({"query": "needle"}), whole).await.expect("searches");
+        let outcome = call(tool(), json!({"query": "needle"}), cut).await;
 
-        let steps: Vec<_> = told.lock().iter().map(|r| (r.progress, r.total)).collect();
+        let steps: Vec<_> = told.all().iter().map(|r| (r.progress, r.total)).collect();
         assert_eq!(steps, [(1.0, Some(3.0)), (2.0, Some(3.0)), (3.0, Some(3.0))]);
-        assert_eq!((outcome, told_until_cut.lock().len()), (Err(CallError::Cancelled), 2));
+        assert_eq!((outcome, told_until_cut.all().len()), (Err(CallError::Cancelled), 2));
     }
 
     #[tokio::test]
     async fn without_a_folder_it_says_which_setting_is_missing() {
-        let outcome = call(&TextSearch::new(None), json!({"query": "x"}), context().0).await;
+        let outcome = call(TextSearch::new(None), json!({"query": "x"}), context().0).await;
 
         assert!(matches!(&outcome, Err(CallError::Failed(text)) if text.contains("mcp.search_root")), "{outcome:?}");
     }
@@ -595,7 +595,7 @@ mod tests {
     async fn a_folder_that_is_gone_is_named_without_its_place() {
         let tool = TextSearch::new(Some(PathBuf::from("/nowhere/at/all")));
 
-        let error = call(&tool, json!({"query": "x"}), context().0).await.expect_err("nothing there").to_string();
+        let error = call(tool, json!({"query": "x"}), context().0).await.expect_err("nothing there").to_string();
 
         assert!(error.contains("can't be read") && !error.contains("nowhere"), "{error}");
     }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bennu::mcp::Settings;
 use serde_json::{Value, json};
 
-use super::peer::{Frame, McpServer, client_info};
+use super::peer::{Frame, TestServer, client_info};
 
 fn countdown(seconds: u64, interval_ms: u64) -> Value {
     json!({"name": "countdown", "arguments": {"seconds": seconds, "interval_ms": interval_ms}})
@@ -24,7 +23,7 @@ fn words(frames: &[Frame], topic: &str) -> Vec<String> {
 
 #[test]
 fn a_call_starts_progresses_completes_and_is_answered_in_this_order() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
     let (id, token) = (json!({"my": "id"}), json!("tok"));
@@ -56,7 +55,7 @@ fn a_call_starts_progresses_completes_and_is_answered_in_this_order() {
 
 #[test]
 fn without_a_token_there_are_no_progress_notifications() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -69,7 +68,7 @@ fn without_a_token_there_are_no_progress_notifications() {
 
 #[test]
 fn failures_inside_a_call_are_in_band_and_unfit_parameters_are_not() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -82,7 +81,7 @@ fn failures_inside_a_call_are_in_band_and_unfit_parameters_are_not() {
         assert_eq!(response["result"]["isError"], true);
     }
     assert_eq!(text(&unknown), "Tool execution failed: tool_not_found");
-    let expected = "Tool execution failed: invalid arguments: seconds: expected a whole number from 1 to 60, came 99";
+    let expected = "Tool execution failed: invalid arguments: seconds: 99 is greater than the maximum of 60";
     assert_eq!(text(&unfit), expected);
     assert!(text(&unset).contains("mcp.search_root"));
     let runs: Vec<_> = peer.frames.iter().filter(|frame| frame.kind() == Some("tool_failed")).collect();
@@ -101,7 +100,7 @@ fn failures_inside_a_call_are_in_band_and_unfit_parameters_are_not() {
 
 #[test]
 fn a_cancelled_call_ends_as_failed_and_gets_no_response() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
     peer.call("mcp:session", &json!("a"), &countdown(30, 100));
@@ -121,7 +120,7 @@ fn a_cancelled_call_ends_as_failed_and_gets_no_response() {
 
 #[test]
 fn calls_run_side_by_side_and_are_answered_as_they_end() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -136,7 +135,7 @@ fn calls_run_side_by_side_and_are_answered_as_they_end() {
 
 #[test]
 fn a_session_has_so_many_calls_under_way_and_then_room_again() {
-    let server = McpServer::start(Settings { calls_per_session_max: 2, ..Settings::default() });
+    let server = TestServer::start(|settings| settings.calls_per_session_max = 2);
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
     peer.joined("mcp:session:b", &client_info());
@@ -154,7 +153,10 @@ fn a_session_has_so_many_calls_under_way_and_then_room_again() {
 
 #[test]
 fn a_connection_has_a_share_of_the_runs_however_many_sessions_it_has() {
-    let server = McpServer::start(Settings { calls_per_session_max: 2, runs_max: 16, ..Settings::default() });
+    let server = TestServer::start(|settings| {
+        settings.calls_per_session_max = 2;
+        settings.runs_max = 16;
+    });
     let mut greedy = server.connect();
     for session in 0..3 {
         greedy.joined(&format!("mcp:session:{session}"), &client_info());
@@ -178,7 +180,7 @@ fn a_connection_has_a_share_of_the_runs_however_many_sessions_it_has() {
 #[test]
 fn an_observer_that_rejoins_thousands_of_times_costs_its_socket_nothing() {
     const SESSION: &str = "mcp:session";
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     let id = peer.joined(SESSION, &client_info())["sessionId"].clone();
     for call in 0..16 {
@@ -200,7 +202,7 @@ fn an_observer_that_rejoins_thousands_of_times_costs_its_socket_nothing() {
 
 #[test]
 fn two_sessions_on_one_socket_have_their_own_calls_under_the_same_ids() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
     peer.joined("mcp:session:b", &client_info());
@@ -220,7 +222,7 @@ fn two_sessions_on_one_socket_have_their_own_calls_under_the_same_ids() {
 
 #[test]
 fn calls_end_with_their_session_left_replaced_or_lost() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let ways: [fn(super::peer::Peer); 3] = [
         |mut peer| {
             peer.push("mcp:session", "phx_leave", &json!({}));
@@ -247,7 +249,7 @@ fn calls_end_with_their_session_left_replaced_or_lost() {
 
 #[test]
 fn an_observer_sees_the_events_of_its_session_alone_from_its_join_on() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     let id = peer.joined("mcp:session", &client_info())["sessionId"].clone();
     peer.joined("mcp:session:b", &client_info());

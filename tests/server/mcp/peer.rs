@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bennu::mcp::auth::{Development, McpAuth};
-use bennu::mcp::tools::Tools;
-use bennu::mcp::{Mcp, Settings};
+use bennu::mcp::{Mcp, McpServer, Settings, tools};
 use bennu::server::Running;
 use bennu::{Endpoint, Server};
 use serde_json::{Value, json};
@@ -19,26 +18,53 @@ pub fn client_info() -> Value {
 }
 
 /// A server of the test's own.
-pub struct McpServer {
+pub struct TestServer {
     running: Running,
-    _runtime: Runtime,
+    pub mcp: Arc<Mcp>,
+    runtime: Runtime,
 }
 
-impl McpServer {
+/// The server `bennu`, with the built-in tools.
+pub fn bennu() -> McpServer {
+    McpServer::builder("bennu").display_name("Bennu").tools(tools::builtin(None)).build().expect("a server")
+}
+
+impl TestServer {
     /// With the built-in tools, in the development setting.
-    pub fn start(settings: Settings) -> Self {
-        Self::with(settings, Arc::new(Development))
+    pub fn start(settings: impl FnOnce(&mut Settings)) -> Self {
+        Self::with(settings, Development)
     }
 
     /// With an authenticator of the test's own.
-    pub fn with(settings: Settings, auth: Arc<dyn McpAuth>) -> Self {
+    pub fn with(settings: impl FnOnce(&mut Settings), auth: impl McpAuth) -> Self {
+        Self::of([bennu()], settings, auth)
+    }
+
+    /// With MCP servers of the test's own, in the development setting.
+    pub fn serving(servers: impl IntoIterator<Item = McpServer>) -> Self {
+        Self::of(servers, |_| {}, Development)
+    }
+
+    /// With all of these the test's own.
+    pub fn of(
+        servers: impl IntoIterator<Item = McpServer>,
+        settings: impl FnOnce(&mut Settings),
+        auth: impl McpAuth,
+    ) -> Self {
         let runtime = bennu::server::runtime(2).expect("a runtime starts");
         let _guard = runtime.enter();
         let endpoint = Endpoint::start();
-        let mcp = Mcp::new(settings, auth, Tools::builtin(None), &endpoint);
+        let builder = Mcp::builder(&endpoint, auth).settings(settings);
+        let mcp = servers.into_iter().fold(builder, |builder, server| builder.server(server)).build();
+        let mcp = mcp.expect("servers of different names");
         let socket = mcp.routes(endpoint.socket("/socket"));
         let running = Server::new(&endpoint).socket(socket).listen(([127, 0, 0, 1], 0));
-        McpServer { running: running.expect("a free port of 127.0.0.1"), _runtime: runtime }
+        TestServer { running: running.expect("a free port of 127.0.0.1"), mcp, runtime }
+    }
+
+    /// Runs a future on the server's runtime.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
     }
 
     /// A client on a socket of its own.

@@ -1,9 +1,7 @@
 //! Joining, JSON-RPC without calls, liveness, authentication.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bennu::mcp::Settings;
 use bennu::mcp::auth::{AuthRefused, Identity, McpAuth};
 use bennu::protocol::jsonrpc::Compat;
 use bennu::protocol::mcp::session::Credential;
@@ -11,11 +9,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::peer::{McpServer, client_info};
+use super::peer::{TestServer, client_info};
 
 #[test]
 fn a_session_is_joined_with_the_keys_of_the_deployment() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
 
     let reply = peer.joined("mcp:session", &client_info());
@@ -30,7 +28,7 @@ fn a_session_is_joined_with_the_keys_of_the_deployment() {
 
 #[test]
 fn joins_are_refused_with_the_reasons_of_the_deployment() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
 
     let cases = [
@@ -59,7 +57,7 @@ fn joins_are_refused_with_the_reasons_of_the_deployment() {
 
 #[test]
 fn requests_are_answered_by_id_and_notifications_not_at_all() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -67,7 +65,7 @@ fn requests_are_answered_by_id_and_notifications_not_at_all() {
     let tools = peer.request(json!("t"), "tools/list", json!({"cursor": 7}));
     let names: Vec<_> = tools["result"]["tools"].as_array().expect("tools").iter().map(|tool| &tool["name"]).collect();
     assert_eq!(names, ["countdown", "stream_hash", "text_search"]);
-    for method in ["initialize", "resources/list", ""] {
+    for method in ["workflows/create", "no/such", ""] {
         let error = json!({"code": -32601, "message": format!("Method not found: {method}")});
         assert_eq!(peer.request(json!(method), method, json!({}))["error"], error);
     }
@@ -82,7 +80,7 @@ fn requests_are_answered_by_id_and_notifications_not_at_all() {
 
 #[test]
 fn an_invalid_message_echoes_its_id() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -104,7 +102,7 @@ fn an_invalid_message_echoes_its_id() {
 
 #[test]
 fn the_elixir_setting_answers_every_error_with_its_code() {
-    let server = McpServer::start(Settings { compat: Compat::Elixir, ..Settings::default() });
+    let server = TestServer::start(|settings| settings.compat = Compat::Elixir);
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -114,22 +112,24 @@ fn the_elixir_setting_answers_every_error_with_its_code() {
 
 #[test]
 fn a_request_above_a_mebibyte_is_too_large() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
-    // `{"method":"ping","params":"…"}` is 29 bytes and the string's.
-    let fits = "x".repeat((1 << 20) - 29);
+    // `{"method":"ping","params":{"x":"…"}}` is 35 bytes and the string's.
+    let fits = "x".repeat((1 << 20) - 35);
 
-    assert_eq!(peer.request(json!(1), "ping", json!(fits))["result"], json!({}));
+    assert_eq!(peer.request(json!(1), "ping", json!({"x": fits}))["result"], json!({}));
     let error = json!({"code": -32600, "message": "Request too large"});
-    assert_eq!(peer.request(json!(2), "ping", json!(fits + "x"))["error"], error);
-    let long_id = json!("x".repeat(2_000));
-    assert_eq!(peer.request(long_id, "tools/call", json!({"name": "countdown"}))["error"], error);
+    assert_eq!(peer.request(json!(2), "ping", json!({"x": fits + "x"}))["error"], error);
+    // An id too long to be kept is not sent back.
+    let long_id = json!({"jsonrpc": "2.0", "id": "x".repeat(2_000), "method": "ping"});
+    peer.message("mcp:session", &long_id);
+    assert_eq!(peer.wait(|frame| frame.is_response(&Value::Null)).payload["error"], error);
 }
 
 #[test]
 fn heartbeats_are_acknowledged_and_unknown_events_refused() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -145,7 +145,7 @@ fn heartbeats_are_acknowledged_and_unknown_events_refused() {
 
 #[test]
 fn silence_ends_a_session_with_phx_error_and_any_frame_of_the_socket_is_life() {
-    let server = McpServer::start(Settings { heartbeat_timeout_ms: 400, ..Settings::default() });
+    let server = TestServer::start(|settings| settings.heartbeat_timeout_ms = 400);
     let mut peer = server.connect();
     peer.joined("mcp:session", &client_info());
 
@@ -177,7 +177,7 @@ impl McpAuth for Names {
 
 #[test]
 fn with_authentication_a_client_sees_its_own_runs_alone() {
-    let server = McpServer::with(Settings::default(), Arc::new(Names));
+    let server = TestServer::with(|_| {}, Names);
     let (ann, bob) = (json!({"token": "ann"}), json!({"token": "bob"}));
     let mut owner = server.connect();
     let mut other = server.connect();

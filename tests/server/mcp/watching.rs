@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bennu::mcp::Settings;
 use serde_json::{Value, json};
 
-use super::peer::{McpServer, Peer, client_info};
+use super::peer::{Peer, TestServer, client_info};
 
 fn countdown(seconds: u64, interval_ms: u64) -> Value {
     json!({"name": "countdown", "arguments": {"seconds": seconds, "interval_ms": interval_ms}})
@@ -24,7 +23,7 @@ fn watched(peer: &mut Peer, topic: &str, reply: &Value) -> Vec<Value> {
 
 #[test]
 fn whoever_joins_a_run_at_whatever_moment_sees_each_event_once_in_order() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut caller = server.connect();
     caller.joined("mcp:session", &client_info());
     let run = caller.call("mcp:session", &json!(1), &countdown(2, 100));
@@ -56,7 +55,7 @@ fn whoever_joins_a_run_at_whatever_moment_sees_each_event_once_in_order() {
 
 #[test]
 fn a_run_that_ends_while_it_is_joined_is_seen_to_its_end() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut caller = server.connect();
     let mut watchers: Vec<_> = (0..16).map(|_| server.connect()).collect();
     caller.joined("mcp:session", &client_info());
@@ -83,7 +82,7 @@ fn a_run_that_ends_while_it_is_joined_is_seen_to_its_end() {
 
 #[test]
 fn a_log_at_its_bound_tells_how_much_it_dropped() {
-    let server = McpServer::start(Settings { run_events_max: 4, ..Settings::default() });
+    let server = TestServer::start(|settings| settings.run_events_max = 4);
     let mut caller = server.connect();
     caller.joined("mcp:session", &client_info());
 
@@ -99,7 +98,7 @@ fn a_log_at_its_bound_tells_how_much_it_dropped() {
 
 #[test]
 fn a_run_can_be_joined_until_its_retention_is_over() {
-    let server = McpServer::start(Settings { run_retention_ms: 300, ..Settings::default() });
+    let server = TestServer::start(|settings| settings.run_retention_ms = 300);
     let mut caller = server.connect();
     caller.joined("mcp:session", &client_info());
     let run = caller.call("mcp:session", &json!(1), &countdown(1, 1_000));
@@ -115,7 +114,7 @@ fn a_run_can_be_joined_until_its_retention_is_over() {
 
 #[test]
 fn runs_are_listed_and_their_begin_and_end_announced() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut caller = server.connect();
     let session = caller.joined("mcp:session", &client_info())["sessionId"].clone();
     let early = caller.call("mcp:session", &json!(1), &countdown(1, 1_000));
@@ -141,7 +140,7 @@ fn runs_are_listed_and_their_begin_and_end_announced() {
 
 #[test]
 fn watching_topics_take_no_events() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::start(|_| {});
     let mut peer = server.connect();
     let id = peer.joined("mcp:session", &client_info())["sessionId"].clone();
     peer.joined("mcp:session:streaming", &json!({"session_id": id}));
