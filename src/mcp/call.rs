@@ -210,6 +210,8 @@ impl Call {
                 Err(fault) => (jsonrpc::error_response(Some(&self.id), fault, compat), Some(fault.code(compat))),
             };
             self.route.push(Kind::Response(code), text);
+        } else {
+            self.route.mark(Kind::Unanswered);
         }
     }
 
@@ -242,6 +244,14 @@ impl Call {
             let total = report.total.and_then(number);
             let text = progress_notification(token, &progress, total.as_ref(), report.message.as_deref());
             self.route.push(Kind::Notification, text);
+        }
+    }
+
+    /// Lets the client come back for what follows, where its stream can be picked up again.
+    pub(super) fn pause_stream(&self) {
+        let stage = self.stage.lock();
+        if !stage.has_ended && self.task.get().is_none() {
+            self.route.mark(Kind::Pause);
         }
     }
 
@@ -312,6 +322,8 @@ impl Call {
             let text =
                 jsonrpc::result_response(&self.id, &respond::modern(&self.session.server, "task", "", &task.created()));
             self.route.push(Kind::Response(None), text);
+        } else {
+            self.route.mark(Kind::Unanswered);
         }
         drop(stage);
         // From here on it is the task's: it outlives the session.

@@ -150,6 +150,9 @@ fn wake(handle: Handle<Info>) -> impl Fn() + Send + Sync + 'static {
 }
 
 fn push(item: Item, cx: &mut Cx<SessionChannel>) {
+    if !item.kind.is_message() {
+        return;
+    }
     let event = if item.kind == Kind::Event { STREAMING_EVENT } else { MCP_MESSAGE };
     cx.push(event, Payload::Json(item.text));
 }

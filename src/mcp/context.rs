@@ -159,6 +159,13 @@ impl CallContext {
         self.call.become_task()
     }
 
+    /// Ends the HTTP response that the client reads, and goes on with the call: the client comes back for its messages after a
+    /// while, so that work of minutes holds no connection. Does nothing where the client could not come back: on a channel,
+    /// and in revisions other than 2025-11-25.
+    pub fn close_stream(&self) {
+        self.call.pause_stream();
+    }
+
     /// Does work that keeps a thread busy on one made for it. Calls above the workers' number wait for their turn,
     /// which does not count against the time that a call may take.
     ///

@@ -42,19 +42,21 @@ mod workers;
 
 use std::sync::Arc;
 
-use auth::McpAuth;
+use auth::{AuthRefused, Identity, McpAuth};
 pub use cancel::CancelReason;
 pub use completion::CompletionRequest;
 pub use context::CallContext;
 pub use error::CallError;
 pub use input::InputRequest;
+pub(crate) use outgoing::{Item, Kind, Outgoing};
 pub use prompts::{Prompt, PromptOutput};
 use request_state::Sealer;
 pub use resources::{Resource, ResourceOutput, ResourceTemplate};
 use runs::{Publish, Runs};
-use server::ServerShared;
+pub(crate) use server::ServerShared;
 pub use server::{Caching, McpServer, McpServerBuilder, McpServerError};
 use session::Sessions;
+pub(crate) use session::{NewSession, Session};
 use tasks::Tasks;
 pub use tools::{NoArguments, Tool, ToolOutput};
 use under_way::UnderWay;
@@ -73,6 +75,7 @@ pub use crate::protocol::mcp::level::Level;
 pub use crate::protocol::mcp::roots::Root;
 use crate::protocol::mcp::run_log::{RUN_BYTES_MAX, RUN_EVENTS_MAX, RUN_RETENTION_MS};
 pub use crate::protocol::mcp::sampling::{self, SamplingMessage, SamplingRequest, SamplingResult};
+use crate::protocol::mcp::session::Credential;
 pub use crate::protocol::mcp::tool::{TaskSupport, ToolSpec};
 use crate::protocol::mcp::{
     CALLS_PER_SESSION_MAX, OBSERVER_TOPIC, RUN_TOPIC_PREFIX, RUNS_TOPIC, SERVER_TOPIC_PREFIX, SESSION_TOPIC,
@@ -242,9 +245,17 @@ impl Mcp {
         self.sessions.len()
     }
 
+    /// Lets clients go whose streams would never end by themselves: those of changes end in order, standing ones break off.
+    pub(crate) fn end_streams(&self) {
+        for server in &self.servers {
+            server.shared.end_streams();
+        }
+    }
+
     /// Cancels every call, tasks included, and waits until all have ended, so that their callers hear of it: the `bennu`
     /// program does that when it stops, and so has a program that embeds the crate. The caller bounds the waiting.
     pub async fn drain(&self) {
+        self.end_streams();
         self.under_way.drain().await;
     }
 
@@ -253,11 +264,21 @@ impl Mcp {
         self.under_way.idle().await;
     }
 
-    fn server(&self, name: &str) -> Option<Arc<ServerShared>> {
+    /// Who is behind a credential.
+    ///
+    /// # Errors
+    /// What the authenticator says.
+    pub(crate) async fn authenticate(&self, credential: Option<Credential>) -> Result<Identity, AuthRefused> {
+        self.auth.authenticate(credential).await
+    }
+
+    /// The server of that name.
+    pub(crate) fn server(&self, name: &str) -> Option<Arc<ServerShared>> {
         self.servers.iter().find(|server| server.name() == name).map(|server| Arc::clone(&server.shared))
     }
 
-    fn default_server(&self) -> Arc<ServerShared> {
+    /// The server that is meant where none is named.
+    pub(crate) fn default_server(&self) -> Arc<ServerShared> {
         Arc::clone(&self.servers[0].shared)
     }
 

@@ -18,6 +18,17 @@ pub(crate) enum Kind {
     Notification,
     /// A `streaming_event`, which is no JSON-RPC; it may be dropped.
     Event,
+    /// No message: a request that its client gave up will not be answered.
+    Unanswered,
+    /// No message: the stream should end here, for its client to come back later. What follows waits for it.
+    Pause,
+}
+
+impl Kind {
+    /// Whether it is a message for the client, and not a word to whoever sends these.
+    pub(crate) fn is_message(self) -> bool {
+        !matches!(self, Kind::Unanswered | Kind::Pause)
+    }
 }
 
 /// One message that waits.
@@ -46,6 +57,11 @@ impl Outgoing {
     /// An empty stream; `wake` is called from any thread when there is something to take, and must not block.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Outgoing { state: Mutex::default(), wake: Box::new(wake) }
+    }
+
+    /// Adds what is no message: [`Kind::Unanswered`] or [`Kind::Pause`].
+    pub(crate) fn mark(&self, kind: Kind) {
+        self.push(kind, Bytes::new());
     }
 
     /// Adds a message. Above the bounds the oldest notifications go; answers and requests stay, which are bounded by the

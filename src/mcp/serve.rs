@@ -55,7 +55,7 @@ impl Session {
             Err(fault) => Err(fault),
         };
         if !self.finish(number) {
-            return;
+            return route.mark(Kind::Unanswered);
         }
         match answer {
             Ok(result) => route.push(Kind::Response(None), jsonrpc::result_response(id, &result)),

@@ -15,10 +15,11 @@ use super::resources::{Resource, ResourceTemplate};
 use super::session::Session;
 use super::tools::{InvalidTool, Registered, Tool};
 use crate::protocol::jsonrpc;
-use crate::protocol::mcp::PAGE_ITEMS_MAX;
 use crate::protocol::mcp::client::TASKS_EXTENSION;
 use crate::protocol::mcp::content::Icon;
+use crate::protocol::mcp::headers::{self, HeaderMismatch};
 use crate::protocol::mcp::tool::TaskSupport;
+use crate::protocol::mcp::{PAGE_ITEMS_MAX, TOOLS_CALL};
 
 /// A named MCP server: tools, resources and prompts. Clones are the same server.
 ///
@@ -440,6 +441,33 @@ impl ServerShared {
             capabilities["extensions"] = self.facts.extensions.clone().into();
         }
         capabilities
+    }
+
+    /// Checks the headers of an HTTP request against its body.
+    ///
+    /// # Errors
+    /// The first that says something else.
+    pub(crate) fn check_headers<'h>(
+        &self,
+        lookup: impl Fn(&str) -> Option<&'h str>,
+        method: &str,
+        params: Option<&RawValue>,
+    ) -> Result<(), HeaderMismatch> {
+        let catalog = self.catalog();
+        let named = |params: &RawValue| {
+            let name = jsonrpc::Object::parse(params.get().as_bytes())?.string("name")?;
+            catalog.tools.find(&name)
+        };
+        let tool = params.filter(|_| method == TOOLS_CALL).and_then(named);
+        headers::check(lookup, method, params, tool.map(|tool| &tool.param_headers))
+    }
+
+    /// Ends what would go on for ever for its clients, because the server stops.
+    pub(crate) fn end_streams(&self) {
+        let sessions: Vec<_> = self.audience.lock().values().filter_map(Weak::upgrade).collect();
+        for session in sessions {
+            session.end_streams();
+        }
     }
 
     pub(crate) fn join(&self, number: u64, session: &Arc<Session>) {

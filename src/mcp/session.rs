@@ -23,6 +23,7 @@ use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::peer::{Peer, Received};
 use crate::protocol::mcp::session::session_id;
 use crate::protocol::mcp::subscription::{Filter, tagged};
+use crate::protocol::mcp::version::Version;
 use crate::protocol::mcp::{
     ASKS_PER_SESSION_MAX, ELICIT, PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED, SUBSCRIPTIONS_PER_SESSION_MAX,
     TASKS_CHANGED, TOOLS_CHANGED,
@@ -67,7 +68,8 @@ struct Lively {
     observer: Option<Observer>,
     /// Counts the observers, so that one that goes takes only itself away.
     last_observer: u64,
-    has_ended: bool,
+    /// Why the session ended, once it has.
+    ended: Option<CancelReason>,
 }
 
 /// A stream of change notifications, in the stateless era.
@@ -194,7 +196,7 @@ impl Session {
     }
 
     /// The revision that was agreed on, once it was.
-    pub(crate) fn version(&self) -> Option<crate::protocol::mcp::version::Version> {
+    pub(crate) fn version(&self) -> Option<Version> {
         self.peer.lock().client().map(|client| client.version)
     }
 
@@ -207,7 +209,11 @@ impl Session {
             Received::Refuse(id, fault) => self.refuse(id, &fault, route),
             Received::Batch(messages) => {
                 for message in messages {
-                    self.receive(message.get().as_bytes(), route);
+                    // A batch within a batch is no message, and would nest as deeply as its sender likes.
+                    match message.get().as_bytes() {
+                        [b'[', ..] => self.refuse(None, &jsonrpc::Fault::InvalidMessage, route),
+                        text => self.receive(text, route),
+                    }
                 }
             }
             Received::Cancel(number) => self.cancel(number),
@@ -240,7 +246,9 @@ impl Session {
             let listen = lively.listens.iter().position(|listen| listen.number == number);
             (call, listen.map(|index| lively.listens.swap_remove(index)))
         };
-        drop(listen);
+        if let Some(listen) = listen {
+            listen.route.mark(Kind::Unanswered);
+        }
         if let Some(call) = call {
             call.cancel(CancelReason::Client);
         }
@@ -277,7 +285,7 @@ impl Session {
         let reason = {
             let mut lively = self.lively.lock();
             lively.calls.push(Arc::clone(call));
-            lively.has_ended.then_some(CancelReason::SessionEnded)
+            lively.ended
         };
         // It may have been cancelled before it was kept.
         let is_wanted = self.peer.lock().is_under_way(call.number);
@@ -444,16 +452,35 @@ impl Session {
         Observation { session: Arc::downgrade(self), number }
     }
 
+    /// Ends what would go on for ever, because the server stops: streams of changes end in order, and the client is let go
+    /// from the standing stream.
+    pub(super) fn end_streams(&self) {
+        let listens = std::mem::take(&mut self.lively.lock().listens);
+        for listen in listens {
+            self.end_listen(&listen);
+        }
+        self.standing.mark(Kind::Pause);
+    }
+
     /// Ends the session: its calls are cancelled, its streams of changes end in order, and nobody finds it any more.
     pub(crate) fn end(&self) {
+        self.end_by(CancelReason::SessionEnded);
+    }
+
+    /// Ends the session of one stateless request because its client has gone, which is how such a client cancels.
+    pub(crate) fn abandon(&self) {
+        self.end_by(CancelReason::Client);
+    }
+
+    fn end_by(&self, reason: CancelReason) {
         let (calls, asks, listens) = {
             let mut lively = self.lively.lock();
-            lively.has_ended = true;
+            lively.ended = Some(reason);
             (std::mem::take(&mut lively.calls), std::mem::take(&mut lively.asks), std::mem::take(&mut lively.listens))
         };
         drop(asks);
         for call in calls {
-            call.cancel(CancelReason::SessionEnded);
+            call.cancel(reason);
         }
         for listen in listens {
             self.end_listen(&listen);

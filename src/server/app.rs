@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use super::{DrainOptions, Server, ServerOptions, pages};
+use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, pages};
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
@@ -62,8 +62,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let endpoint = Endpoint::start();
     let mcp = mcp(&settings, &endpoint)?;
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
-    let running = Server::new(&endpoint)
-        .socket(mcp.routes(socket))
+    let mut server = Server::new(&endpoint).socket(mcp.routes(socket));
+    if development {
+        // Elsewhere whoever serves MCP over HTTP decides so, in a program of their own.
+        server = server.mcp(&mcp);
+    }
+    let running = server
         .routes(pages::assets(&socket_path))
         .options(|settings| *settings = options)
         .start()
@@ -163,6 +167,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
         secret: server.secret_key_base.as_ref().map(|secret| Secret::derive(secret.expose().as_bytes())),
         longpoll_sessions_max: settings.longpoll.sessions_max,
         longpoll_body_timeout_ms: settings.longpoll.body_timeout_ms,
+        mcp: McpHttpOptions::default(),
         local_only: server.mode == Mode::Development,
         drain: DrainOptions {
             delay_ms: server.shutdown_delay_ms,

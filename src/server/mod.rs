@@ -20,10 +20,11 @@ use drain::Stage;
 pub use drain::{DrainOptions, signal as signalled};
 
 use crate::channel::{Endpoint, SocketSpec};
+use crate::mcp::Mcp;
 use crate::pubsub::Hub;
 pub use crate::transport::accept::HttpOptions;
-use crate::transport::{self, Admission, Guard, LongPolls, accept};
-pub use crate::transport::{AdmissionLimits, Secret};
+use crate::transport::{self, Admission, Guard, LongPolls, McpHttp, accept};
+pub use crate::transport::{AdmissionLimits, McpHttpOptions, Secret};
 
 /// Settings of a server.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct ServerOptions {
     pub longpoll_sessions_max: usize,
     /// Milliseconds in which the body of a long-poll request has to arrive.
     pub longpoll_body_timeout_ms: u64,
+    /// How MCP is served over HTTP, where it is.
+    pub mcp: McpHttpOptions,
     /// Whether only pages of this machine may come in: the development setting.
     pub local_only: bool,
     /// How it stops.
@@ -56,6 +59,7 @@ impl Default for ServerOptions {
             secret: None,
             longpoll_sessions_max: 10_000,
             longpoll_body_timeout_ms: 30_000,
+            mcp: McpHttpOptions::default(),
             local_only: false,
             drain: DrainOptions::default(),
         }
@@ -91,6 +95,7 @@ pub fn runtime(workers: usize) -> io::Result<Runtime> {
 pub struct Server {
     endpoint: Endpoint,
     sockets: Vec<Arc<SocketSpec>>,
+    mcp: Option<Arc<Mcp>>,
     routes: BoxedFilter<(warp::reply::Response,)>,
     options: ServerOptions,
 }
@@ -103,6 +108,7 @@ impl Server {
         Server {
             endpoint: endpoint.clone(),
             sockets: Vec::new(),
+            mcp: None,
             routes: none.boxed(),
             options: ServerOptions::default(),
         }
@@ -120,6 +126,18 @@ impl Server {
             socket.path
         );
         self.sockets.push(socket);
+        self
+    }
+
+    /// Serves MCP over HTTP: the first server at `/mcp`, each at `/mcp/<name>`.
+    ///
+    /// Whoever reaches the server reaches these paths: what a request may do is up to the [`McpAuth`] that the `Mcp` was built
+    /// with, which is asked at each request with its bearer token, or with none. Requests for other hosts than this machine's
+    /// own names, and of other pages, are refused unless [`ServerOptions::mcp`] names them.
+    ///
+    /// [`McpAuth`]: crate::mcp::auth::McpAuth
+    pub fn mcp(mut self, mcp: &Arc<Mcp>) -> Self {
+        self.mcp = Some(Arc::clone(mcp));
         self
     }
 
@@ -146,9 +164,13 @@ impl Server {
     /// What this server's own listener does is left to that application's: limits on connections, timeouts for request
     /// heads and for clients that take nothing, `/livez` and `/readyz`, and to [`drain()`] before it stops.
     pub fn into_filter(self) -> BoxedFilter<(warp::reply::Response,)> {
-        let Server { sockets, routes, options, .. } = self;
+        let Server { sockets, mcp, routes, options, .. } = self;
         let guard = if options.local_only { Guard::LocalOnly } else { Guard::None };
-        accept::boxed(transport::sockets(&sockets, longpolls(&options), guard).or(routes))
+        let sockets = transport::sockets(&sockets, longpolls(&options), guard);
+        match mcp.map(|mcp| McpHttp::new(&mcp, options.mcp)) {
+            Some(http) => accept::boxed(transport::mcp(&http, guard).or(sockets).or(routes)),
+            None => accept::boxed(sockets.or(routes)),
+        }
     }
 
     /// Listens and serves on the current runtime, as long as what is given back is kept; port 0 takes a free one.
@@ -212,6 +234,8 @@ pub struct Held {
     pub longpoll_sessions: usize,
     /// Long-poll sessions that are found by their token.
     pub longpoll_tokens: usize,
+    /// MCP sessions that are found by the header of an HTTP request.
+    pub mcp_http_sessions: usize,
 }
 
 /// A server that listens. Where it is dropped, listening ends at once; sockets that are open stay.
@@ -222,6 +246,7 @@ pub struct Running {
     hub: Hub,
     admission: Arc<Admission>,
     longpolls: LongPolls,
+    mcp: Option<McpHttp>,
     stage: watch::Sender<Stage>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
@@ -230,7 +255,7 @@ pub struct Running {
 
 impl Running {
     fn start(server: Server) -> io::Result<Running> {
-        let Server { endpoint, sockets, routes: further, options } = server;
+        let Server { endpoint, sockets, mcp, routes: further, options } = server;
         let hub = endpoint.hub().clone();
         let listener = accept::bind(options.listen, options.http)?;
         let address = listener.local_addr()?;
@@ -238,11 +263,14 @@ impl Running {
         let (stage, staged) = watch::channel(Stage::Serving);
         let (stop, stopped) = watch::channel(false);
         let longpolls = longpolls(&options);
-        // Sockets stand first: each connection passes here.
-        let served = pages::open(staged.clone())
-            .and(transport::sockets(&sockets, longpolls.clone(), Guard::None))
-            .or(pages::health(staged))
-            .or(further);
+        let mcp = mcp.map(|mcp| McpHttp::new(&mcp, options.mcp.clone()));
+        let sockets = transport::sockets(&sockets, longpolls.clone(), Guard::None);
+        // What many requests want stands first.
+        let edges = match &mcp {
+            Some(http) => accept::boxed(transport::mcp(http, Guard::None).or(sockets)),
+            None => accept::boxed(sockets),
+        };
+        let served = pages::open(staged.clone()).and(edges).or(pages::health(staged)).or(further);
         let routes = if options.local_only {
             accept::boxed(transport::local_only().and(served).recover(pages::problem))
         } else {
@@ -251,7 +279,7 @@ impl Running {
 
         let admission = Admission::new(options.admission);
         let accepting = tokio::spawn(accept::serve(listener, routes, options.http, Arc::clone(&admission), stopped));
-        Ok(Running { address, hub, admission, longpolls, stage, stop, accepting, drain: options.drain })
+        Ok(Running { address, hub, admission, longpolls, mcp, stage, stop, accepting, drain: options.drain })
     }
 
     /// Where it listens.
@@ -268,6 +296,7 @@ impl Running {
             topics: self.hub.topics(),
             longpoll_sessions: self.longpolls.open(),
             longpoll_tokens: self.longpolls.sessions(),
+            mcp_http_sessions: self.mcp.as_ref().map_or(0, McpHttp::sessions),
         }
     }
 
@@ -285,10 +314,13 @@ impl Running {
 
     /// Stops: `/readyz` turns off; after the delay sockets close with 1012 in batches; then listening ends.
     pub async fn shut_down(self) {
-        let Running { hub, stage, stop, accepting, drain, .. } = self;
+        let Running { hub, mcp, stage, stop, accepting, drain, .. } = self;
         stage.send_replace(Stage::Leaving);
         tokio::time::sleep(Duration::from_millis(drain.delay_ms)).await;
         stage.send_replace(Stage::Draining);
+        if let Some(mcp) = &mcp {
+            mcp.end_streams();
+        }
         drain::drain(&hub, &drain).await;
         stop.send_replace(true);
         if accepting.await.is_err() {

@@ -1,4 +1,4 @@
-//! Bytes to frames and back: the accept loop, WebSocket, long poll.
+//! Bytes to frames and back: the accept loop, WebSocket, long poll, MCP over HTTP.
 
 pub mod accept;
 mod admission;
@@ -6,10 +6,12 @@ mod arrival;
 mod connect;
 mod local;
 mod longpoll;
+mod mcp;
 mod mount;
 mod websocket;
 
 pub use admission::{Admission, AdmissionLimits};
 pub use local::{LOCAL_HOSTS, NotLocal, local_only};
 pub use longpoll::{LongPolls, Secret};
+pub use mcp::{McpHttp, McpHttpOptions, mcp};
 pub use mount::{Guard, sockets};

@@ -29,6 +29,7 @@ pub(crate) use typed::{read as typed_read, schema_of};
 
 use super::{CallContext, CallError};
 use crate::protocol::jsonrpc;
+use crate::protocol::mcp::headers::ParamHeaders;
 use crate::protocol::mcp::tool::{TaskSupport, ToolSpec};
 
 /// Something a client can call by name, in full: what [`Tool`] makes of a function.
@@ -78,6 +79,8 @@ pub(crate) struct Registered {
     pub(crate) execution_ms_max: u64,
     pub(crate) tasks: TaskSupport,
     pub(crate) begins_as_task: bool,
+    /// Which arguments come as HTTP headers too.
+    pub(crate) param_headers: ParamHeaders,
     input: Schema,
     /// None also where its output is not checked.
     output: Option<Schema>,
@@ -113,6 +116,8 @@ impl Registered {
         let input = Schema::compile(&spec.input_schema).map_err(|why| invalid(format!("input schema: {why}")))?;
         let output = spec.output_schema.as_ref().map(Schema::compile).transpose();
         let output = output.map_err(|why| invalid(format!("output schema: {why}")))?;
+        let param_headers =
+            ParamHeaders::collect(&spec.input_schema).map_err(|bad| invalid(format!("input schema: {bad}")))?;
         let has_object_output =
             spec.output_schema.as_ref().is_none_or(|schema| schema.get("type").is_some_and(|kind| kind == "object"));
         let listed_modern = spec.listed();
@@ -132,6 +137,7 @@ impl Registered {
             execution_ms_max: spec.capabilities.max_execution_time,
             tasks: spec.tasks,
             begins_as_task: spec.begins_as_task,
+            param_headers,
             input,
             output,
             has_object_output,
@@ -200,6 +206,9 @@ mod tests {
         assert!(refused("a b", json!({"type": "object"})).is_some());
         assert!(refused(&"x".repeat(129), json!({"type": "object"})).is_some());
         assert!(refused("t", json!({"type": "string"})).is_some());
+        let header = |kind: &str| json!({"type": "object", "properties": {"a": {"type": kind, "x-mcp-header": "A"}}});
+        assert_eq!(refused("t", header("string")), None);
+        assert!(refused("t", header("number")).is_some_and(|text| text.contains("x-mcp-header")));
         let text = refused("t", json!({"type": "object", "properties": {"a": {"type": 3}}})).expect("refused");
         assert!(text.starts_with("tool \"t\": input schema: "), "{text}");
     }

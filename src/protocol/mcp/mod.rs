@@ -16,6 +16,7 @@ pub mod headers;
 pub mod level;
 pub mod peer;
 pub mod progress;
+pub mod replay;
 pub mod roots;
 pub mod run_log;
 pub mod sampling;

@@ -1,0 +1,171 @@
+//! What a client that lost a stream of events can still be given: event ids, and a stream's last events.
+//!
+//! Source: MCP 2025-03-26 to 2025-11-25, Streamable HTTP, "Resumability and Redelivery".
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::Bytes;
+
+/// Events that a stream keeps for clients that come back.
+pub const REPLAY_EVENTS_MAX: usize = 1_024;
+/// Bytes of events that a stream keeps for clients that come back; the last event is kept whatever its size.
+pub const REPLAY_BYTES_MAX: usize = 1_048_576;
+
+/// The id of an event: `<stream>-<seq>`, two numbers without signs or leading zeros.
+///
+/// `seq` counts the events of a stream from 1; 0 is the place before the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventId {
+    /// The stream's number in its session.
+    pub stream: u64,
+    /// The event's place in its stream.
+    pub seq: u64,
+}
+
+impl EventId {
+    /// Reads an id; `None` for what [`fmt::Display`] never writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+            is_plain.then(|| text.parse().ok()).flatten()
+        };
+        let (stream, seq) = text.split_once('-')?;
+        Some(EventId { stream: number(stream)?, seq: number(seq)? })
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.stream, self.seq)
+    }
+}
+
+/// Why the events after a place can't be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotKept {
+    /// Later ones have gone already.
+    #[error("the events after {after} are no longer kept: the oldest is {oldest}")]
+    Gone {
+        /// The place asked for.
+        after: u64,
+        /// The oldest event that is kept.
+        oldest: u64,
+    },
+    /// No such event has been sent.
+    #[error("no event {after} has been sent: the last is {last}")]
+    NeverSent {
+        /// The place asked for.
+        after: u64,
+        /// The last event.
+        last: u64,
+    },
+}
+
+/// The last events of a stream, each as it was sent.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayLog {
+    events: VecDeque<Bytes>,
+    bytes: usize,
+    /// The number of the last event.
+    last: u64,
+}
+
+impl ReplayLog {
+    /// Takes the next event, which `encode` writes with its number. Above the bounds the oldest go.
+    pub fn append(&mut self, encode: impl FnOnce(u64) -> Bytes) -> &Bytes {
+        self.last += 1;
+        let event = encode(self.last);
+        self.bytes += event.len();
+        self.events.push_back(event);
+        while self.events.len() > REPLAY_EVENTS_MAX || (self.bytes > REPLAY_BYTES_MAX && self.events.len() > 1) {
+            self.bytes -= self.events.pop_front().map_or(0, |event| event.len());
+        }
+        self.events.back().expect("the last event is kept")
+    }
+
+    /// The number of the last event; 0 if there was none.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The events later than `after`, oldest first.
+    ///
+    /// # Errors
+    /// [`NotKept`]: some of them have gone, or `after` is no event.
+    pub fn after(&self, after: u64) -> Result<impl Iterator<Item = &Bytes>, NotKept> {
+        if after > self.last {
+            return Err(NotKept::NeverSent { after, last: self.last });
+        }
+        // At most REPLAY_EVENTS_MAX are kept, so the conversions lose nothing.
+        let kept = self.events.len() as u64;
+        let wanted = self.last - after;
+        if wanted > kept {
+            return Err(NotKept::Gone { after, oldest: self.last - kept + 1 });
+        }
+        Ok(self.events.iter().skip((kept - wanted) as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_they_are_written_and_nothing_else_is() {
+        for id in ["0-0", "0-1", "17-1024", "18446744073709551615-9"] {
+            assert_eq!(EventId::parse(id).map(|id| id.to_string()).as_deref(), Some(id));
+        }
+        let wrong = ["", "-", "1", "1-", "-1", "1-2-3", "01-2", "1-02", "+1-2", "1--2", " 1-2", "1-2 ", "a-b", "1_2"];
+        for id in wrong.into_iter().chain(["18446744073709551616-1", "１-２", "1-2\u{0}"]) {
+            assert_eq!(EventId::parse(id), None, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_gone_or_never_came_is_told_apart() {
+        let mut log = ReplayLog::default();
+        assert_eq!(log.after(0).map(Iterator::count), Ok(0));
+        assert_eq!(log.after(1).map(Iterator::count), Err(NotKept::NeverSent { after: 1, last: 0 }));
+
+        for _ in 0..REPLAY_EVENTS_MAX + 2 {
+            log.append(|seq| Bytes::from(seq.to_string()));
+        }
+
+        assert_eq!(log.after(1).map(Iterator::count), Err(NotKept::Gone { after: 1, oldest: 3 }));
+        assert_eq!(log.after(2).map(Iterator::count), Ok(REPLAY_EVENTS_MAX));
+        let last: Vec<_> = log.after(REPLAY_EVENTS_MAX as u64).expect("kept").collect();
+        assert_eq!(last, [&Bytes::from("1025"), &Bytes::from("1026")]);
+    }
+
+    #[test]
+    fn the_last_event_is_kept_whatever_its_size() {
+        let mut log = ReplayLog::default();
+        log.append(|_| Bytes::from_static(b"small"));
+        log.append(|_| Bytes::from(vec![0; REPLAY_BYTES_MAX + 1]));
+
+        assert_eq!(log.after(1).map(Iterator::count), Ok(1));
+        assert_eq!(log.after(0).map(Iterator::count), Err(NotKept::Gone { after: 0, oldest: 2 }));
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_that_comes_back_gets_each_event_once_in_order(
+            sizes in proptest::collection::vec(1_usize..400_000, 1..40),
+            read in 0_u64..40,
+        ) {
+            let mut log = ReplayLog::default();
+            for size in &sizes {
+                log.append(|seq| Bytes::from(format!("{seq:0size$}")));
+            }
+            if let Ok(events) = log.after(read) {
+                let numbers: Vec<u64> = events.map(|event| {
+                    String::from_utf8_lossy(event).parse().expect("a number")
+                }).collect();
+                prop_assert_eq!(numbers, (read + 1..=sizes.len() as u64).collect::<Vec<_>>());
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The eras with `initialize`: a session that requests name by a header, one stream a POST, and a standing one.
+//!
+//! Source: MCP 2025-03-26 to 2025-11-25, Streamable HTTP. A client of 2024-11-05 that comes here is served the same way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use warp::http::{HeaderValue, StatusCode};
+use warp::reply::Response;
+
+use super::refusal::Refusal;
+use super::sessions::{Full, HttpSession};
+use super::stream::{EventStream, Unreadable};
+use super::{Arrival, CONNECTION_BIT, Legacy, SESSION, Shared, VERSION, empty, events, json};
+use crate::mcp::auth::Identity;
+use crate::mcp::{Item, Kind, NewSession, ServerShared, Session};
+use crate::protocol::jsonrpc::{self, Incoming};
+use crate::protocol::mcp::peer::Peer;
+use crate::protocol::mcp::replay::EventId;
+use crate::protocol::mcp::version::Version;
+use crate::protocol::mcp::{BATCH_MESSAGES_MAX, INITIALIZE};
+
+/// Header of the last event that a client has.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Serves a POST.
+pub(super) fn post(
+    http: &Arc<Shared>,
+    server: &Arc<ServerShared>,
+    user: Identity,
+    arrival: &Arrival,
+    text: &[u8],
+    message: Legacy<'_>,
+) -> Result<Response, Refusal> {
+    if let Legacy::One(Incoming::Request(request)) = &message
+        && request.method == INITIALIZE
+        && arrival.one(SESSION)?.is_none()
+    {
+        return open(http, server, user, text);
+    }
+    let session = session(http, server, &user, arrival)?;
+    let requests = match message {
+        Legacy::One(Incoming::Request(_)) => 1,
+        Legacy::One(_) => 0,
+        Legacy::Batch => answers_of(&session.session, text)?,
+    };
+    if requests == 0 {
+        session.session.receive(text, session.session.standing());
+        return Ok(empty(StatusCode::ACCEPTED));
+    }
+    let (route, waker) = events::outgoing();
+    session.session.receive(text, &route);
+    let waiting = route.take();
+    let is_whole = waiting.len() == requests && waiting.iter().all(|item| matches!(item.kind, Kind::Response(_)));
+    if is_whole {
+        let is_batch = text.first() == Some(&b'[');
+        return Ok(json(StatusCode::OK, if is_batch { array(waiting) } else { first(waiting) }));
+    }
+    let stream = session.open_answer(route, waker, waiting, requests);
+    let retry_ms = session.can_pause().then_some(http.options.retry_ms);
+    read(stream.open(&session, retry_ms, http.options.keep_alive_ms))
+}
+
+/// Opens a session.
+fn open(http: &Arc<Shared>, server: &Arc<ServerShared>, user: Identity, text: &[u8]) -> Result<Response, Refusal> {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let (standing, waker) = events::outgoing();
+    let session = Session::open(
+        &http.mcp,
+        NewSession {
+            server: Arc::clone(server),
+            user: user.clone(),
+            connection: LAST.fetch_add(1, Ordering::Relaxed) | CONNECTION_BIT,
+            peer: Peer::default(),
+            standing: Arc::clone(&standing),
+            is_streaming: false,
+        },
+    );
+    let (route, _) = events::outgoing();
+    session.receive(text, &route);
+    let answer = first(route.take());
+    if session.version().is_none() {
+        session.end();
+        return Ok(json(StatusCode::BAD_REQUEST, answer));
+    }
+    tracing::debug!(session = session.id(), user = &*user.user, "an MCP session begins");
+    let stream = EventStream::standing(standing, waker);
+    let opened = HttpSession::new(Arc::clone(&session), stream, Arc::clone(server), user);
+    let id = http.sessions.insert(opened).map_err(|Full| {
+        session.end();
+        tracing::warn!(
+            limit = http.options.sessions_max,
+            "an MCP session was refused: there are as many as there may be"
+        );
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "there are as many sessions as there may be")
+    })?;
+    let mut response = json(StatusCode::OK, answer);
+    let id = HeaderValue::from_str(&id).expect("hex digits are visible ASCII");
+    response.headers_mut().insert(SESSION, id);
+    Ok(response)
+}
+
+/// The session that a request names.
+fn session(
+    http: &Shared,
+    server: &Arc<ServerShared>,
+    user: &Identity,
+    arrival: &Arrival,
+) -> Result<Arc<HttpSession>, Refusal> {
+    let Some(id) = arrival.one(SESSION)? else {
+        return Err(Refusal::invalid("expected the header Mcp-Session-Id, or initialize first"));
+    };
+    let session = http.sessions.find(id, server, user);
+    let session =
+        session.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such session, or no longer"))?;
+    if let Some(version) = arrival.one(VERSION)?
+        && Version::parse(version).is_none()
+    {
+        let known: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
+        return Err(Refusal::invalid(format!("MCP-Protocol-Version: expected one of {}", known.join(", "))));
+    }
+    session.touch();
+    Ok(session)
+}
+
+/// How many answers a batch gets.
+fn answers_of(session: &Session, text: &[u8]) -> Result<usize, Refusal> {
+    if !session.version().is_some_and(Version::has_batches) {
+        return Err(Refusal::invalid("expected one message, came an array: the session's revision has no batches"));
+    }
+    let messages = jsonrpc::batch(text).unwrap_or_default();
+    if messages.is_empty() || messages.len() > BATCH_MESSAGES_MAX {
+        let text = format!("expected 1 to {BATCH_MESSAGES_MAX} messages in a batch, came {}", messages.len());
+        return Err(Refusal::invalid(text));
+    }
+    let is_answered = |text: &[u8]| matches!(Incoming::classify(text), Incoming::Request(_) | Incoming::Invalid { .. });
+    Ok(messages.iter().filter(|message| is_answered(message.get().as_bytes())).count())
+}
+
+fn first(items: impl IntoIterator<Item = Item>) -> Bytes {
+    items.into_iter().next().map(|item| item.text).unwrap_or_default()
+}
+
+fn array(items: impl IntoIterator<Item = Item>) -> Bytes {
+    let mut text = BytesMut::new();
+    for item in items {
+        text.put_u8(if text.is_empty() { b'[' } else { b',' });
+        text.extend_from_slice(&item.text);
+    }
+    text.put_u8(b']');
+    text.freeze()
+}
+
+/// Serves a GET: the standing stream, or one that its client lost.
+pub(super) fn get(
+    http: &Shared,
+    server: &Arc<ServerShared>,
+    user: &Identity,
+    arrival: &Arrival,
+) -> Result<Response, Refusal> {
+    let session = session(http, server, user, arrival)?;
+    let Some(id) = arrival.one(LAST_EVENT_ID)? else {
+        let retry_ms = session.can_pause().then_some(http.options.retry_ms);
+        return read(session.standing.open(&session, retry_ms, http.options.keep_alive_ms));
+    };
+    let id = EventId::parse(id).ok_or_else(|| Refusal::invalid("Last-Event-ID: expected the id of an event"))?;
+    let stream = session.stream(id.stream);
+    let gone = || Refusal::new(StatusCode::NOT_FOUND, "Last-Event-ID: there is no such stream, or no longer");
+    read(stream.ok_or_else(gone)?.resume(&session, id.seq, http.options.keep_alive_ms))
+}
+
+fn read(reader: Result<super::stream::Reader, Unreadable>) -> Result<Response, Refusal> {
+    match reader {
+        Ok(reader) => Ok(events::response(reader)),
+        Err(Unreadable::Read) => {
+            Err(Refusal::new(StatusCode::CONFLICT, "the session has its standing stream open already"))
+        }
+        // What tells an EventSource not to come back.
+        Err(Unreadable::Ended) => Ok(empty(StatusCode::NO_CONTENT)),
+        Err(Unreadable::NotKept(why)) => Err(Refusal::new(StatusCode::NOT_FOUND, format!("Last-Event-ID: {why}"))),
+    }
+}
+
+/// Serves a DELETE: the session ends, and what it has under way.
+pub(super) fn delete(
+    http: &Shared,
+    server: &Arc<ServerShared>,
+    user: &Identity,
+    arrival: &Arrival,
+) -> Result<Response, Refusal> {
+    session(http, server, user, arrival)?;
+    if let Some(id) = arrival.one(SESSION)? {
+        http.sessions.end(id);
+    }
+    Ok(empty(StatusCode::NO_CONTENT))
+}

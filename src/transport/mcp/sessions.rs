@@ -1,0 +1,226 @@
+//! The sessions of clients that opened with `initialize`: found by their id, bounded, and ended when nobody uses them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::stream::{EventStream, STANDING};
+use crate::mcp::auth::Identity;
+use crate::mcp::{Item, Outgoing, ServerShared, Session};
+use crate::protocol::mcp::version::Version;
+use crate::{clock, random};
+
+/// Streams of a session that are kept after their end, for clients that lost the answer; the oldest go.
+const ENDED_STREAMS_MAX: usize = 8;
+/// Milliseconds that a stream is kept after its end, or a little longer.
+const ENDED_STREAM_MS: u64 = 60_000;
+/// The longest that the table waits between two looks at what may go.
+const SWEEP_MS_MAX: u64 = 15_000;
+
+/// The live sessions. Cloned handles share them.
+#[derive(Clone)]
+pub(super) struct Sessions(Arc<Table>);
+
+struct Table {
+    sessions_max: usize,
+    idle_ms: u64,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_id: HashMap<u128, Arc<HttpSession>>,
+    /// Whether the task runs that ends what nobody uses.
+    is_swept: bool,
+}
+
+/// There are as many sessions as there may be.
+pub(super) struct Full;
+
+/// One session.
+pub(super) struct HttpSession {
+    pub(super) session: Arc<Session>,
+    /// What goes to no request.
+    pub(super) standing: Arc<EventStream>,
+    server: Arc<ServerShared>,
+    user: Identity,
+    /// The answers to POSTs that are streams.
+    answers: Mutex<BTreeMap<u64, Arc<EventStream>>>,
+    last_stream: AtomicU64,
+    readers: AtomicUsize,
+    /// When a request came last, in milliseconds.
+    last_used: AtomicU64,
+}
+
+impl Sessions {
+    pub(super) fn new(sessions_max: usize, idle_ms: u64) -> Self {
+        Sessions(Arc::new(Table { sessions_max, idle_ms, entries: Mutex::default() }))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.entries.lock().by_id.len()
+    }
+
+    /// Takes a session in and gives its id, 32 hex digits.
+    pub(super) fn insert(&self, session: HttpSession) -> Result<String, Full> {
+        let id = u128::from_be_bytes(random::bytes());
+        let must_sweep = {
+            let mut entries = self.0.entries.lock();
+            if entries.by_id.len() >= self.0.sessions_max {
+                return Err(Full);
+            }
+            entries.by_id.insert(id, Arc::new(session));
+            !std::mem::replace(&mut entries.is_swept, true)
+        };
+        if must_sweep {
+            let interval = Duration::from_millis((self.0.idle_ms / 4).clamp(1, SWEEP_MS_MAX));
+            // Ends when there is no session, or no table.
+            tokio::spawn(sweep(Arc::downgrade(&self.0), interval));
+        }
+        Ok(format!("{id:032x}"))
+    }
+
+    /// The session of that id, if it is one with that server and of that user.
+    pub(super) fn find(&self, id: &str, server: &Arc<ServerShared>, user: &Identity) -> Option<Arc<HttpSession>> {
+        let session = self.0.entries.lock().by_id.get(&number(id)?).cloned()?;
+        (Arc::ptr_eq(&session.server, server) && session.user == *user).then_some(session)
+    }
+
+    /// Ends a session that was found.
+    pub(super) fn end(&self, id: &str) {
+        let session = number(id).and_then(|id| self.0.entries.lock().by_id.remove(&id));
+        if let Some(session) = session {
+            session.end();
+        }
+    }
+}
+
+/// The number of an id; `None` for what is none.
+fn number(id: &str) -> Option<u128> {
+    let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then(|| u128::from_str_radix(id, 16).ok()).flatten()
+}
+
+async fn sweep(table: Weak<Table>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(table) = table.upgrade() else { return };
+        let now = clock::now();
+        let (idle, kept) = {
+            let mut entries = table.entries.lock();
+            let idle: Vec<_> = entries
+                .by_id
+                .extract_if(|_, session| session.idle_ms() >= table.idle_ms)
+                .map(|(_, session)| session)
+                .collect();
+            if entries.by_id.is_empty() {
+                entries.is_swept = false;
+            }
+            (idle, entries.by_id.values().cloned().collect::<Vec<_>>())
+        };
+        for session in idle {
+            tracing::debug!(session = session.session.id(), "an MCP session that nobody uses ends");
+            session.end();
+        }
+        if kept.is_empty() {
+            return;
+        }
+        for session in kept {
+            session.forget_ended(&mut session.answers.lock(), now);
+        }
+    }
+}
+
+impl HttpSession {
+    pub(super) fn new(
+        session: Arc<Session>,
+        standing: Arc<EventStream>,
+        server: Arc<ServerShared>,
+        user: Identity,
+    ) -> Self {
+        HttpSession {
+            session,
+            standing,
+            server,
+            user,
+            answers: Mutex::default(),
+            last_stream: AtomicU64::new(STANDING),
+            readers: AtomicUsize::new(0),
+            last_used: AtomicU64::new(clock::now().0),
+        }
+    }
+
+    /// Whether its client sees events without data for what they are, and comes back after a pause.
+    ///
+    /// Source: SEP-1699, in force from 2025-11-25.
+    pub(super) fn can_pause(&self) -> bool {
+        self.session.version() == Some(Version::V2025_11_25)
+    }
+
+    /// Notes that the client is there.
+    pub(super) fn touch(&self) {
+        self.last_used.store(clock::now().0, Ordering::Relaxed);
+    }
+
+    /// A stream for the answer to a POST.
+    pub(super) fn open_answer(
+        &self,
+        outgoing: Arc<Outgoing>,
+        waker: Arc<AtomicWaker>,
+        waiting: VecDeque<Item>,
+        requests: usize,
+    ) -> Arc<EventStream> {
+        let number = self.last_stream.fetch_add(1, Ordering::Relaxed) + 1;
+        let stream = EventStream::answer(number, outgoing, waker, waiting, requests, self.can_pause());
+        let mut answers = self.answers.lock();
+        self.forget_ended(&mut answers, clock::now());
+        answers.insert(number, Arc::clone(&stream));
+        stream
+    }
+
+    /// The stream of that number.
+    pub(super) fn stream(&self, number: u64) -> Option<Arc<EventStream>> {
+        if number == STANDING {
+            return Some(Arc::clone(&self.standing));
+        }
+        self.answers.lock().get(&number).cloned()
+    }
+
+    fn forget_ended(&self, answers: &mut BTreeMap<u64, Arc<EventStream>>, now: crate::protocol::Time) {
+        let ended: Vec<_> =
+            answers.values().filter_map(|stream| Some((stream.ended_at(now)?, stream.number()))).collect();
+        let too_many = ended.len().saturating_sub(ENDED_STREAMS_MAX);
+        for (index, (ended_at, number)) in ended.into_iter().enumerate() {
+            if index < too_many || now.since(ended_at) >= ENDED_STREAM_MS {
+                answers.remove(&number);
+            }
+        }
+    }
+
+    pub(super) fn reader_came(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn reader_left(&self) {
+        self.touch();
+        self.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How long nobody has used it.
+    fn idle_ms(&self) -> u64 {
+        if self.readers.load(Ordering::Relaxed) > 0 || self.session.under_way() > 0 {
+            self.touch();
+            return 0;
+        }
+        clock::now().0.saturating_sub(self.last_used.load(Ordering::Relaxed))
+    }
+
+    fn end(&self) {
+        self.session.end();
+        self.standing.close();
+    }
+}

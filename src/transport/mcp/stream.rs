@@ -1,0 +1,273 @@
+//! A stream of events that its client may lose and pick up again.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::events::{self, KeepAlive};
+use super::sessions::HttpSession;
+use crate::mcp::{Item, Kind, Outgoing};
+use crate::protocol::Time;
+use crate::protocol::mcp::replay::{EventId, NotKept, ReplayLog};
+
+/// The number of a session's standing stream.
+pub(super) const STANDING: u64 = 0;
+
+/// The answer to one POST, or a session's standing stream.
+///
+/// ```text
+/// outgoing ─► waiting ─► log, and the reader
+/// ```
+///
+/// Nothing goes into the log that was not given to a reader, so that a client without a stream loses notifications at
+/// most, and these only above the bounds of [`Outgoing`].
+pub(super) struct EventStream {
+    number: u64,
+    outgoing: Arc<Outgoing>,
+    waker: Arc<AtomicWaker>,
+    state: Mutex<State>,
+}
+
+struct State {
+    waiting: VecDeque<Item>,
+    log: ReplayLog,
+    /// Requests of the POST that are not answered; none for a standing stream, which has no end.
+    unanswered: Option<usize>,
+    /// Whether its client can come back after a pause.
+    pauses: bool,
+    /// Who reads; 0 for nobody.
+    reader: u64,
+    last_reader: u64,
+    /// The session has ended, and nothing more will come.
+    is_closed: bool,
+    /// When it was first seen to be at its end.
+    ended_at: Option<Time>,
+}
+
+/// A stream that can't be picked up.
+pub(super) enum Unreadable {
+    /// Somebody reads it.
+    Read,
+    /// It is at its end, and the client has everything.
+    Ended,
+    /// What the client lacks is not there.
+    NotKept(NotKept),
+}
+
+/// What reading brought.
+#[derive(PartialEq)]
+enum Step {
+    /// There may be more.
+    Open,
+    /// This reader gets no more.
+    Over,
+}
+
+impl EventStream {
+    /// The standing stream of a session.
+    pub(super) fn standing(outgoing: Arc<Outgoing>, waker: Arc<AtomicWaker>) -> Arc<Self> {
+        Arc::new(Self::new(STANDING, outgoing, waker, VecDeque::new(), None, true))
+    }
+
+    /// The answer to a POST with so many requests; `waiting` is there already.
+    pub(super) fn answer(
+        number: u64,
+        outgoing: Arc<Outgoing>,
+        waker: Arc<AtomicWaker>,
+        waiting: VecDeque<Item>,
+        requests: usize,
+        pauses: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self::new(number, outgoing, waker, waiting, Some(requests), pauses))
+    }
+
+    fn new(
+        number: u64,
+        outgoing: Arc<Outgoing>,
+        waker: Arc<AtomicWaker>,
+        waiting: VecDeque<Item>,
+        unanswered: Option<usize>,
+        pauses: bool,
+    ) -> Self {
+        let state = State {
+            waiting,
+            log: ReplayLog::default(),
+            unanswered,
+            pauses,
+            reader: 0,
+            last_reader: 0,
+            is_closed: false,
+            ended_at: None,
+        };
+        EventStream { number, outgoing, waker, state: Mutex::new(state) }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Reads it from here on; `retry_ms` where the client is told at once how to come back.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        session: &Arc<HttpSession>,
+        retry_ms: Option<u64>,
+        keep_alive_ms: u64,
+    ) -> Result<Reader, Unreadable> {
+        let mut state = self.state.lock();
+        if state.reader != 0 {
+            return Err(Unreadable::Read);
+        }
+        let id = EventId { stream: self.number, seq: state.log.last() };
+        let first = retry_ms.map(|retry_ms| events::priming(id, retry_ms));
+        if state.ended_at.is_none() && self.number == STANDING {
+            self.forget_pauses(&mut state);
+        }
+        Ok(self.reader(&mut state, session, first.unwrap_or_default(), keep_alive_ms))
+    }
+
+    /// Reads on after an event. Whoever read it before reads no more: its client would not ask if it still did.
+    pub(super) fn resume(
+        self: &Arc<Self>,
+        session: &Arc<HttpSession>,
+        after: u64,
+        keep_alive_ms: u64,
+    ) -> Result<Reader, Unreadable> {
+        let mut state = self.state.lock();
+        let mut replayed = Vec::new();
+        for event in state.log.after(after).map_err(Unreadable::NotKept)? {
+            replayed.extend_from_slice(event);
+        }
+        self.forget_pauses(&mut state);
+        if replayed.is_empty() && state.waiting.is_empty() && state.unanswered == Some(0) {
+            return Err(Unreadable::Ended);
+        }
+        Ok(self.reader(&mut state, session, replayed.into(), keep_alive_ms))
+    }
+
+    /// The pauses that were meant for the reader before.
+    fn forget_pauses(&self, state: &mut State) {
+        state.waiting.extend(self.outgoing.take());
+        state.waiting.retain(|item| item.kind != Kind::Pause);
+    }
+
+    fn reader(
+        self: &Arc<Self>,
+        state: &mut State,
+        session: &Arc<HttpSession>,
+        first: Bytes,
+        keep_alive_ms: u64,
+    ) -> Reader {
+        state.last_reader += 1;
+        state.reader = state.last_reader;
+        // The one before sees that it reads no more.
+        self.waker.wake();
+        session.reader_came();
+        Reader {
+            session: Arc::clone(session),
+            stream: Arc::clone(self),
+            number: state.reader,
+            first,
+            is_over: false,
+            keep_alive: KeepAlive::new(keep_alive_ms),
+        }
+    }
+
+    /// Lets the reader go once it has what there is.
+    pub(super) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.waker.wake();
+    }
+
+    /// Since when the stream has been at its end, if it is and nobody reads it.
+    pub(super) fn ended_at(&self, now: Time) -> Option<Time> {
+        let mut state = self.state.lock();
+        // Calls hold on to their route, so that one which nobody holds brings nothing more.
+        let is_at_its_end = state.unanswered == Some(0) || Arc::strong_count(&self.outgoing) == 1;
+        if state.reader != 0 || !is_at_its_end {
+            return None;
+        }
+        Some(*state.ended_at.get_or_insert(now))
+    }
+
+    /// Writes what waits. Only the reader registers its waker, and under the lock, so that no earlier one takes its place.
+    fn read(&self, reader: u64, cx: &Context<'_>, out: &mut Vec<u8>) -> Step {
+        let mut state = self.state.lock();
+        if state.reader != reader {
+            return Step::Over;
+        }
+        let State { waiting, log, unanswered, pauses, .. } = &mut *state;
+        self.waker.register(cx.waker());
+        waiting.extend(self.outgoing.take());
+        while let Some(item) = waiting.pop_front() {
+            match item.kind {
+                Kind::Pause if *pauses => return Step::Over,
+                Kind::Pause | Kind::Event => continue,
+                Kind::Unanswered => {}
+                Kind::Response(_) | Kind::Request | Kind::Notification => {
+                    let event = log.append(|seq| {
+                        let mut event = Vec::new();
+                        events::write(&mut event, Some(EventId { stream: self.number, seq }), &item.text);
+                        event.into()
+                    });
+                    out.extend_from_slice(event);
+                }
+            }
+            if let (Kind::Response(_) | Kind::Unanswered, Some(left)) = (item.kind, unanswered.as_mut()) {
+                *left = left.saturating_sub(1);
+            }
+        }
+        if state.is_closed || state.unanswered == Some(0) { Step::Over } else { Step::Open }
+    }
+
+    fn leave(&self, reader: u64) {
+        let mut state = self.state.lock();
+        if state.reader == reader {
+            state.reader = 0;
+        }
+    }
+}
+
+/// The body of a response that reads a stream.
+pub(super) struct Reader {
+    session: Arc<HttpSession>,
+    stream: Arc<EventStream>,
+    number: u64,
+    /// What is there already.
+    first: Bytes,
+    is_over: bool,
+    keep_alive: KeepAlive,
+}
+
+impl Stream for Reader {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let mut out = Vec::from(std::mem::take(&mut this.first));
+        if !this.is_over {
+            this.is_over = this.stream.read(this.number, cx, &mut out) == Step::Over;
+        }
+        if !out.is_empty() {
+            this.keep_alive.sent();
+            return Poll::Ready(Some(Ok(out.into())));
+        }
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        this.keep_alive.poll(cx).map(|()| Some(Ok(events::COMMENT)))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stream.leave(self.number);
+        self.session.reader_left();
+    }
+}
