@@ -38,7 +38,7 @@ rmcp_json_port=$((port + 2))
 
 # What the servers are started with and where they answer. rmcp is taken at its best in each era: answers as JSON are its quickest,
 # and it has them without sessions only, as 2026-07-28 is.
-tools_command=("$tools" --port "$port")
+tools_command=(env "PORT=$port" "$tools")
 rmcp_command=("$rmcp" "$rmcp_port")
 rmcp_json_command=("$rmcp" --stateless --json "$rmcp_json_port")
 socket_url=ws://127.0.0.1:$port/socket/websocket
