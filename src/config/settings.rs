@@ -232,7 +232,7 @@ settings! {
         run_retention_ms: u64 = Is("300_000"), milliseconds(0, 24 * HOUR_MS);
         /// Runs in memory, running or ended; the oldest ended go first, and a call is refused when all are running.
         runs_max: usize = Is("1000"), count("runs", 1, 1_000_000);
-        /// JSON-RPC error codes: those of the standard, or -32000 for every error as the Elixir deployment sent.
+        /// JSON-RPC error codes for clients whose join was the handshake: those of the standard, or -32000 for every error as the Elixir deployment sent.
         compat: McpCompat = Is("standard"), Kind::Choice(&["standard", "elixir"]);
         /// The folder that the text search tool may read; without it the tool answers that none is set.
         search_root: Option<PathBuf> = Unset, Kind::Folder;
