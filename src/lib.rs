@@ -99,6 +99,24 @@ mod bench;
 pub use channel::{
     Broadcast, Channel, ConnectError, ConnectInfo, Connected, Cx, Endpoint, JoinCx, Next, Payload, Refusal, Reply,
 };
+/// The schemars whose `JsonSchema` the arguments of tools and prompts derive: `#[derive(bennu::schemars::JsonSchema)]` with
+/// `#[schemars(crate = "bennu::schemars")]`, so that a program needs no schemars of the same version beside Bennu.
+///
+/// ```
+/// use bennu::mcp::{CallContext, Tool};
+/// use bennu::schemars::JsonSchema;
+///
+/// #[derive(serde::Deserialize, JsonSchema)]
+/// #[schemars(crate = "bennu::schemars")]
+/// struct Greet {
+///     /// Whom to greet.
+///     name: String,
+/// }
+///
+/// let greet = Tool::new("greet", |greet: Greet, _: CallContext| async move { Ok(format!("Hello, {}!", greet.name)) });
+/// ```
+#[cfg(feature = "server")]
+pub use schemars;
 #[cfg(feature = "server")]
 pub use server::Server;
 /// The warp whose filters [`Server::routes`] takes and [`Server::into_filter`] gives.
