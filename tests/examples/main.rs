@@ -5,3 +5,7 @@ mod chat;
 mod counter;
 mod embed;
 mod image;
+mod prompts;
+mod resources;
+mod session;
+mod tools;
