@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the clock that is read is the paused one")]
 
 mod chat;
+mod conformance;
 mod counter;
 mod embed;
 mod image;
