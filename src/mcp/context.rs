@@ -85,9 +85,7 @@ impl CallContext {
     /// [`CallError::MissingCapability`], [`CallError::InputRequired`] (pass it on), or [`CallError::Failed`] if the client gave
     /// no fitting answer in time.
     pub async fn elicit(&self, key: &str, form: &Form) -> Result<Answer, CallError> {
-        let request = InputRequest::form(form, self.call.client.version);
-        let answer = self.call.ask(key, &request).await?;
-        form.read(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+        self.ask(key, &InputRequest::form(form, self.call.client.version), |answer| form.read(answer)).await
     }
 
     /// Asks the client's user to visit a page; the answer says whether they agreed to.
@@ -95,9 +93,7 @@ impl CallContext {
     /// # Errors
     /// As [`CallContext::elicit`].
     pub async fn elicit_url(&self, key: &str, page: &UrlRequest) -> Result<Answer, CallError> {
-        let request = InputRequest::url(page);
-        let answer = self.call.ask(key, &request).await?;
-        Answer::parse(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+        self.ask(key, &InputRequest::url(page), Answer::parse).await
     }
 
     /// Asks the client's model.
@@ -105,9 +101,7 @@ impl CallContext {
     /// # Errors
     /// As [`CallContext::elicit`].
     pub async fn sample(&self, key: &str, sampling: &SamplingRequest) -> Result<SamplingResult, CallError> {
-        let request = InputRequest::sampling(sampling);
-        let answer = self.call.ask(key, &request).await?;
-        SamplingResult::read(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+        self.ask(key, &InputRequest::sampling(sampling), SamplingResult::read).await
     }
 
     /// Asks in which folders the client works.
@@ -115,9 +109,7 @@ impl CallContext {
     /// # Errors
     /// As [`CallContext::elicit`].
     pub async fn roots(&self, key: &str) -> Result<Vec<Root>, CallError> {
-        let request = InputRequest::roots();
-        let answer = self.call.ask(key, &request).await?;
-        roots::read(&answer).map_err(|unfit| self.unfit(key, &request, &unfit))
+        self.ask(key, &InputRequest::roots(), roots::read).await
     }
 
     /// Asks several questions at once; gives the answers as they came, by their keys. A stateless client gets them all in one
@@ -195,13 +187,29 @@ impl CallContext {
         }
     }
 
-    /// What becomes of an answer that does not fit its question.
-    fn unfit(&self, key: &str, request: &InputRequest, unfit: &dyn std::fmt::Display) -> CallError {
-        if let Input::Answers { answers, .. } = &self.call.input {
-            answers.refuse(key, request);
-            return CallError::InputRequired(InputRequired(()));
+    /// Asks, and again where the answer does not fit and the call has a way to.
+    async fn ask<T, E: std::fmt::Display>(
+        &self,
+        key: &str,
+        request: &InputRequest,
+        read: impl Fn(&RawValue) -> Result<T, E>,
+    ) -> Result<T, CallError> {
+        loop {
+            let answer = self.call.ask(key, request).await?;
+            let unfit = match read(&answer) {
+                Ok(answer) => return Ok(answer),
+                Err(unfit) => unfit,
+            };
+            if self.call.task.get().is_some() {
+                // Its client learns by `tasks/get` that the answer is still wanted.
+                continue;
+            }
+            if let Input::Answers { answers, .. } = &self.call.input {
+                answers.refuse(key, request);
+                return Err(CallError::InputRequired(InputRequired(())));
+            }
+            return Err(CallError::Failed(format!("the client's answer does not fit: {unfit}")));
         }
-        CallError::Failed(format!("the client's answer does not fit: {unfit}"))
     }
 }
 

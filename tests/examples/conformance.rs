@@ -298,6 +298,20 @@ async fn tasks_go_on_beside_their_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_asks_again_for_what_does_not_fit() {
+    let session = Session::join(&started().1, "conformance").await;
+    let deleted = begin(&session, "confirm_delete", json!({"filename": "f"})).await;
+    task(&session, &deleted, "input_required").await;
+
+    update(&session, &deleted, json!({"confirm": accept(json!({"confirm": "perhaps"}))})).await;
+    let asks = task(&session, &deleted, "input_required").await;
+    assert_eq!(asks["inputRequests"]["confirm"]["method"], "elicitation/create");
+
+    update(&session, &deleted, json!({"confirm": accept(json!({"confirm": true}))})).await;
+    assert_eq!(text(&task(&session, &deleted, "completed").await["result"]), "deleted f");
+}
+
+#[tokio::test(start_paused = true)]
 async fn resources_are_read_and_prompts_filled_in() {
     let session = initialized().await;
 
