@@ -39,8 +39,15 @@ struct Counts {
     lines: usize,
 }
 
-async fn structured(text: Text, _: CallContext) -> Result<Counts, CallError> {
-    let text = text.text;
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "bennu::schemars")]
+struct Counted {
+    /// Nothing, where it is left out.
+    #[serde(default)]
+    text: String,
+}
+
+async fn structured(Counted { text }: Counted, _: CallContext) -> Result<Counts, CallError> {
     let letters = text.chars().filter(|letter| letter.is_alphabetic()).count();
     Ok(Counts { letters, words: text.split_whitespace().count(), lines: text.lines().count() })
 }

@@ -16,7 +16,7 @@ mod example;
 
 fn started() -> (Arc<Mcp>, Arc<SocketSpec>) {
     let endpoint = Endpoint::start();
-    let mcp = example::mcp(&endpoint).expect("a server");
+    let mcp = example::mcp(&endpoint, example::ONE_PAGE).expect("a server");
     let socket = example::socket(&endpoint, &mcp).build();
     (mcp, socket)
 }
