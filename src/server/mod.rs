@@ -162,7 +162,7 @@ impl Server {
     /// `warp::serve(server.into_filter().or(application))`. Requests for other paths are rejected.
     ///
     /// What this server's own listener does is left to that application's: limits on connections, timeouts for request
-    /// heads and for clients that take nothing, `/livez` and `/readyz`, and to [`drain()`] before it stops.
+    /// heads and for clients that take nothing, `/livez` and `/readyz`, and to [`drain()`] before it stops, and [`Mcp::drain`].
     pub fn into_filter(self) -> BoxedFilter<(warp::reply::Response,)> {
         let Server { sockets, mcp, routes, options, .. } = self;
         let guard = if options.local_only { Guard::LocalOnly } else { Guard::None };

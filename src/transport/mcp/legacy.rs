@@ -120,7 +120,6 @@ fn session(
         let known: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
         return Err(Refusal::invalid(format!("MCP-Protocol-Version: expected one of {}", known.join(", "))));
     }
-    session.touch();
     Ok(session)
 }
 

@@ -258,7 +258,8 @@ enum Content<'a> {
 }
 
 enum Stateless<'a> {
-    Request(Request<'a>),
+    /// With its `_meta`, if that is an object.
+    Request(Request<'a>, Option<Object<'a>>),
     Notification(String),
 }
 
@@ -275,8 +276,13 @@ fn read(text: &[u8], is_modern: bool) -> Result<Content<'_>, Refusal> {
         };
     }
     Ok(match Incoming::classify(text) {
-        Incoming::Request(request) if is_modern || claims_to_be_modern(&request) => {
-            Content::Stateless(Stateless::Request(request))
+        Incoming::Request(request) => {
+            let params = request.params.and_then(|params| Object::parse(params.get().as_bytes()));
+            let meta = params.and_then(|params| params.object("_meta"));
+            match is_modern || RequestMeta::is_modern(meta.as_ref()) {
+                true => Content::Stateless(Stateless::Request(request, meta)),
+                false => Content::Legacy(Legacy::One(Incoming::Request(request))),
+            }
         }
         Incoming::Notification(notification) if is_modern => {
             Content::Stateless(Stateless::Notification(notification.method))
@@ -285,11 +291,6 @@ fn read(text: &[u8], is_modern: bool) -> Result<Content<'_>, Refusal> {
         Incoming::Invalid { id } => return Err(Refusal::invalid_message(id)),
         message => Content::Legacy(Legacy::One(message)),
     })
-}
-
-fn claims_to_be_modern(request: &Request<'_>) -> bool {
-    let meta = request.params.and_then(|params| Object::parse(params.get().as_bytes())?.object("_meta"));
-    RequestMeta::is_modern(meta.as_ref())
 }
 
 /// A whole answer in JSON.

@@ -84,10 +84,16 @@ impl Sessions {
         Ok(format!("{id:032x}"))
     }
 
-    /// The session of that id, if it is one with that server and of that user.
+    /// The session of that id, if it is one with that server and of that user. Its client is there, so it does not end now.
     pub(super) fn find(&self, id: &str, server: &Arc<ServerShared>, user: &Identity) -> Option<Arc<HttpSession>> {
-        let session = self.0.entries.lock().by_id.get(&number(id)?).cloned()?;
-        (Arc::ptr_eq(&session.server, server) && session.user == *user).then_some(session)
+        let id = number(id)?;
+        let entries = self.0.entries.lock();
+        let session = entries.by_id.get(&id)?;
+        if !Arc::ptr_eq(&session.server, server) || session.user != *user {
+            return None;
+        }
+        session.touch();
+        Some(Arc::clone(session))
     }
 
     /// Ends a session that was found.
@@ -162,7 +168,7 @@ impl HttpSession {
     }
 
     /// Notes that the client is there.
-    pub(super) fn touch(&self) {
+    fn touch(&self) {
         self.last_used.store(clock::now().0, Ordering::Relaxed);
     }
 

@@ -33,8 +33,8 @@ pub(super) fn post(
     text: &[u8],
     message: Stateless<'_>,
 ) -> Result<Response, Refusal> {
-    let request = match message {
-        Stateless::Request(request) => request,
+    let (request, meta) = match message {
+        Stateless::Request(request, meta) => (request, meta),
         Stateless::Notification(method) => {
             // None of them means anything here: a client takes a request back by closing its response.
             if arrival.headers.contains_key(METHOD) {
@@ -44,7 +44,7 @@ pub(super) fn post(
             return Ok(empty(StatusCode::ACCEPTED));
         }
     };
-    check(&server, &arrival.headers, &request)
+    check(&server, &arrival.headers, &request, meta.as_ref())
         .map_err(|fault| Refusal::of(request.id, StatusCode::BAD_REQUEST, fault))?;
 
     let (route, waker) = events::outgoing();
@@ -72,16 +72,17 @@ pub(super) fn post(
 }
 
 /// Checks what a request says of itself.
-fn check(server: &ServerShared, headers: &HeaderMap, request: &Request<'_>) -> Result<(), Fault> {
-    let params = request.params.and_then(|params| Object::parse(params.get().as_bytes()));
-    let meta = params.as_ref().and_then(|params| params.object("_meta"));
-    let read = RequestMeta::read(meta.as_ref());
-    let is_whole = |fault: &Fault| matches!(fault, Fault::Coded(fault) if fault.code == error::UNSUPPORTED_VERSION);
-    if let Err(fault) = &read
-        && !is_whole(fault)
-    {
-        return Err(fault.clone());
-    }
+fn check(
+    server: &ServerShared,
+    headers: &HeaderMap,
+    request: &Request<'_>,
+    meta: Option<&Object<'_>>,
+) -> Result<(), Fault> {
+    let read = match RequestMeta::read(meta) {
+        // Said last: the headers may name another revision.
+        Err(Fault::Coded(fault)) if fault.code == error::UNSUPPORTED_VERSION => Err(Fault::Coded(fault)),
+        read => Ok(read?),
+    };
     let version = meta.and_then(|meta| meta.string(META_VERSION)).unwrap_or_default();
     let mismatch = |bad: HeaderMismatch| error::header_mismatch(&bad.to_string());
     one_each(headers).map_err(mismatch)?;

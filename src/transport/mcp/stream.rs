@@ -126,7 +126,7 @@ impl EventStream {
         }
         let id = EventId { stream: self.number, seq: state.log.last() };
         let first = retry_ms.map(|retry_ms| events::priming(id, retry_ms));
-        if state.ended_at.is_none() && self.number == STANDING {
+        if self.number == STANDING {
             self.forget_pauses(&mut state);
         }
         Ok(self.reader(&mut state, session, first.unwrap_or_default(), keep_alive_ms))

@@ -1,0 +1,7 @@
+//! MCP over HTTP: what is refused, both eras, streams and their ends.
+
+mod checks;
+mod lab;
+mod sessions;
+mod stateless;
+mod streams;
