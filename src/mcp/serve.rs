@@ -268,7 +268,7 @@ impl Session {
                 let opened = self.mcp.sealer.open(&text, &self.server.name, clock::unix_micros() / 1_000);
                 let digest = request_digest(&call.method, &call.params);
                 let opened = opened.and_then(|sealed| sealed.check(&self.user.user, &digest).map(|()| sealed));
-                let sealed = opened.map_err(|bad| Fault::InvalidParams(format!("requestState: {bad}")))?;
+                let sealed = opened.map_err(|bad| Fault::InvalidParams(bad.to_string()))?;
                 (sealed.answers, sealed.state)
             }
         };
@@ -377,6 +377,18 @@ impl Session {
         };
         let arguments = match call.params.raw("arguments").map(RawValue::get) {
             None | Some("null") => BTreeMap::new(),
+            // The Elixir deployment never looked at them.
+            Some(_) if era == Era::Elixir => {
+                let given = call.params.object("arguments").unwrap_or_default();
+                given
+                    .fields()
+                    .filter(|(_, value)| value.get() != "null")
+                    .map(|(name, value)| {
+                        let text = serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned());
+                        (name.to_owned(), text)
+                    })
+                    .collect()
+            }
             Some(_) => {
                 let arguments = call.params.get::<BTreeMap<String, String>>("arguments");
                 arguments.ok_or_else(|| invalid("arguments must be an object of strings"))?
