@@ -6,6 +6,7 @@
 //! mcp:session:streaming                             the streaming events of a session on the same socket
 //! mcp:run:<id>                                      one run: its events so far, then live
 //! mcp:runs                                          which runs there are, begin and end
+//! status:system, status:system:tool                 the same for dashboards of the Elixir deployment
 //! ```
 //!
 //! A [`Tool`], a [`Resource`] or a [`Prompt`] is made of an async function, and a [`CallContext`] lets it report, log and ask.
@@ -33,6 +34,7 @@ pub mod runs;
 mod serve;
 mod server;
 mod session;
+mod status;
 mod stopwatch;
 mod tasks;
 pub mod tools;
@@ -76,6 +78,7 @@ pub use crate::protocol::mcp::roots::Root;
 use crate::protocol::mcp::run_log::{RUN_BYTES_MAX, RUN_EVENTS_MAX, RUN_RETENTION_MS};
 pub use crate::protocol::mcp::sampling::{self, SamplingMessage, SamplingRequest, SamplingResult};
 use crate::protocol::mcp::session::Credential;
+use crate::protocol::mcp::status::{STATUS_TOOL_TOPIC, STATUS_TOPIC};
 pub use crate::protocol::mcp::tool::{TaskSupport, ToolSpec};
 use crate::protocol::mcp::{
     CALLS_PER_SESSION_MAX, OBSERVER_TOPIC, RUN_TOPIC_PREFIX, RUNS_TOPIC, SERVER_TOPIC_PREFIX, SESSION_TOPIC,
@@ -233,6 +236,8 @@ impl Mcp {
             .channel_with::<watching::RunChannel>(&format!("{RUN_TOPIC_PREFIX}*"), self.clone())
             .channel_with::<watching::RunsChannel>(RUNS_TOPIC, self.clone())
             .channel_with::<watching::Unknown>("mcp:*", self.clone())
+            .channel_with::<status::StatusChannel>(STATUS_TOPIC, self.clone())
+            .channel_with::<status::StatusChannel>(STATUS_TOOL_TOPIC, self.clone())
     }
 
     /// The runs, to list them.

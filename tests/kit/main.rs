@@ -2,6 +2,7 @@
 
 mod assertions;
 mod hazards;
+mod mcp;
 mod model;
 mod room;
 mod sockets;

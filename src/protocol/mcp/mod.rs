@@ -21,6 +21,7 @@ pub mod roots;
 pub mod run_log;
 pub mod sampling;
 pub mod session;
+pub mod status;
 pub mod subscription;
 pub mod tool;
 pub mod uri_template;
