@@ -1,8 +1,13 @@
 //! MCP sessions, their calls and those who watch them, over real sockets.
 
 mod calls;
+mod elixir;
 mod http;
+mod lab;
 mod many_calls;
+mod misbehaviour;
 mod peer;
+mod servers;
 mod sessions;
+mod status;
 mod watching;

@@ -1,12 +1,14 @@
 //! A server with MCP topics on one socket, and a client that keeps what it gets until a test asks for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bennu::mcp::auth::{Development, McpAuth};
+use bennu::mcp::auth::{AuthRefused, Development, Identity, McpAuth};
 use bennu::mcp::{Mcp, McpServer, Settings, tools};
+use bennu::protocol::mcp::session::Credential;
 use bennu::server::Running;
 use bennu::{Endpoint, Server};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -20,8 +22,23 @@ pub fn client_info() -> Value {
 /// A server of the test's own.
 pub struct TestServer {
     running: Running,
-    pub mcp: Arc<Mcp>,
-    runtime: Runtime,
+    _runtime: Runtime,
+}
+
+/// Lets in the users `ann` and `bob` by their names as tokens.
+pub struct Names;
+
+impl McpAuth for Names {
+    fn authenticate(&self, credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
+        async move {
+            match credential {
+                None => Err(AuthRefused::no_credentials()),
+                Some(Credential::Token(name)) if name == "ann" || name == "bob" => Ok(Identity { user: name.into() }),
+                Some(_) => Err(AuthRefused("Invalid token: invalid".to_owned())),
+            }
+        }
+        .boxed()
+    }
 }
 
 /// The server `bennu`, with the built-in tools.
@@ -59,19 +76,22 @@ impl TestServer {
         let mcp = mcp.expect("servers of different names");
         let socket = mcp.routes(endpoint.socket("/socket"));
         let running = Server::new(&endpoint).socket(socket).listen(([127, 0, 0, 1], 0));
-        TestServer { running: running.expect("a free port of 127.0.0.1"), mcp, runtime }
+        TestServer { running: running.expect("a free port of 127.0.0.1"), _runtime: runtime }
     }
-
-    /// Runs a future on the server's runtime.
-    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
-    }
-
     /// A client on a socket of its own.
     pub fn connect(&self) -> Peer {
         let client = Client::open(self.running.address(), "/socket/websocket", "vsn=2.0.0");
         Peer { client, frames: Vec::new(), last_ref: 0 }
     }
+}
+
+/// Params of a request in the stateless era.
+pub fn stateless(mut params: Value, capabilities: &Value) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
+    });
+    params
 }
 
 /// One frame from the server.
@@ -81,6 +101,8 @@ pub struct Frame {
     pub topic: String,
     pub event: String,
     pub payload: Value,
+    /// The frame as it came.
+    pub text: String,
 }
 
 impl Frame {
@@ -156,6 +178,37 @@ impl Peer {
         self.wait(|frame| frame.is_response(&id)).payload
     }
 
+    /// Sends a request on `topic` and waits for its response.
+    #[track_caller]
+    pub fn ask(&mut self, topic: &str, id: impl Into<Value>, method: &str, params: Value) -> Value {
+        let id = id.into();
+        self.message(topic, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        self.wait(|frame| frame.topic == topic && frame.is_response(&id)).payload
+    }
+
+    /// Sends a request of the stateless era, and waits for its response.
+    #[track_caller]
+    pub fn stateless(&mut self, topic: &str, id: impl Into<Value>, method: &str, params: Value) -> Value {
+        self.ask(topic, id, method, stateless(params, &json!({})))
+    }
+
+    /// Joins a topic and shakes hands as a client of a legacy revision; gives the result of `initialize`.
+    #[track_caller]
+    pub fn initialized(&mut self, topic: &str, version: &str, capabilities: &Value) -> Value {
+        self.joined(topic, &json!({}));
+        let client = json!({"name": "test", "version": "1"});
+        let params = json!({"protocolVersion": version, "capabilities": capabilities, "clientInfo": client});
+        let response = self.ask(topic, "initialize", "initialize", params);
+        self.message(topic, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        response["result"].clone()
+    }
+
+    /// A request or notification of the server's with that method.
+    #[track_caller]
+    pub fn told(&mut self, topic: &str, method: &str) -> Value {
+        self.wait(|frame| frame.topic == topic && frame.payload["method"] == method).payload
+    }
+
     /// Starts a call on `topic` and gives its run's id.
     #[track_caller]
     pub fn call(&mut self, topic: &str, id: &Value, params: &Value) -> String {
@@ -164,6 +217,14 @@ impl Peer {
             frame.topic == topic && frame.kind() == Some("tool_started") && frame.payload["request_id"] == *id
         });
         started.payload["stream_id"].as_str().expect("a run id").to_owned()
+    }
+
+    /// Sends a JSON-RPC message as it is written here.
+    pub fn message_text(&mut self, topic: &str, message: &str) {
+        self.last_ref += 1;
+        self.client.send_text(&format!(r#"["{topic}","{}","{topic}","mcp_message",{message}]"#, self.last_ref));
+        let reference = self.last_ref;
+        self.reply_to(reference);
     }
 
     /// Sends a frame. The join_ref is the topic itself, so that it is the same from join to leave.
@@ -214,6 +275,6 @@ impl Peer {
     fn take(&mut self, text: &str) {
         let (_, reference, topic, event, payload): (Value, Value, String, String, Value) =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("expected a frame, came {text}: {error}"));
-        self.frames.push(Frame { reference, topic, event, payload });
+        self.frames.push(Frame { reference, topic, event, payload, text: text.to_owned() });
     }
 }

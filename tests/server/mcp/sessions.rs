@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use bennu::mcp::auth::{AuthRefused, Identity, McpAuth};
 use bennu::protocol::jsonrpc::Compat;
-use bennu::protocol::mcp::session::Credential;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::peer::{TestServer, client_info};
+use super::peer::{Names, TestServer, client_info};
 
 #[test]
 fn a_session_is_joined_with_the_keys_of_the_deployment() {
@@ -157,22 +153,6 @@ fn silence_ends_a_session_with_phx_error_and_any_frame_of_the_socket_is_life() {
 
     peer.wait(|frame| frame.topic == "mcp:session" && frame.event == "phx_error");
     peer.joined("mcp:session", &client_info());
-}
-
-/// Lets in the users `ann` and `bob` by their names as tokens.
-struct Names;
-
-impl McpAuth for Names {
-    fn authenticate(&self, credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
-        async move {
-            match credential {
-                None => Err(AuthRefused::no_credentials()),
-                Some(Credential::Token(name)) if name == "ann" || name == "bob" => Ok(Identity { user: name.into() }),
-                Some(_) => Err(AuthRefused("Invalid token: invalid".to_owned())),
-            }
-        }
-        .boxed()
-    }
 }
 
 #[test]
