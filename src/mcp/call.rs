@@ -201,7 +201,7 @@ impl Call {
 
     fn answer(self: &Arc<Self>, answer: Result<Box<RawValue>, Fault>) {
         if let Some(task) = self.task.get() {
-            return task.finish(answer, &self.session);
+            return task.finish(answer);
         }
         let compat = self.session.mcp.compat(self.client.era);
         if self.session.finish(self.number) {
@@ -236,8 +236,11 @@ impl Call {
         }
         if let Some(task) = self.task.get() {
             if let Some(message) = &report.message {
-                task.note(message, &self.session);
+                task.note(message);
             }
+            return;
+        }
+        if self.is_given_up() {
             return;
         }
         if let (Some(token), Some(progress)) = (&self.token, number(report.progress)) {
@@ -274,9 +277,14 @@ impl Call {
         }
         let text = jsonrpc::notification(LOG_MESSAGE, &jsonrpc::raw(&Params { level, logger, data }));
         let stage = self.stage.lock();
-        if !stage.has_ended && self.task.get().is_none() {
+        if !stage.has_ended && self.task.get().is_none() && !self.is_given_up() {
             self.route.push(Kind::Notification, text);
         }
+    }
+
+    /// Whether the client took its request back: nothing more is said of it.
+    fn is_given_up(&self) -> bool {
+        self.cancellation.reason() == Some(CancelReason::Client)
     }
 
     /// Asks the client.
@@ -284,9 +292,12 @@ impl Call {
         if let Some(missing) = request.missing(&self.client.capabilities) {
             return Err(CallError::MissingCapability(missing));
         }
+        if self.stage.lock().has_ended {
+            return Err(CallError::Cancelled);
+        }
         if let Some(task) = self.task.get() {
             let _pause = self.stopwatch.pause();
-            return task.ask(key, request, &self.session).await;
+            return task.ask(key, request).await;
         }
         match &self.input {
             Input::Answers { answers, .. } => {
@@ -294,7 +305,12 @@ impl Call {
             }
             Input::Requests => {
                 let _pause = self.stopwatch.pause();
-                self.session.ask(self, request).await
+                // A clone of the context may outlive the call; nobody answers it then.
+                tokio::select! {
+                    biased;
+                    _ = self.cancellation.cancelled() => Err(CallError::Cancelled),
+                    answer = self.session.ask(self, request) => answer,
+                }
             }
         }
     }
@@ -323,7 +339,9 @@ impl Call {
                 jsonrpc::result_response(&self.id, &respond::modern(&self.session.server, "task", "", &task.created()));
             self.route.push(Kind::Response(None), text);
         } else {
+            // Nobody got its id.
             self.route.mark(Kind::Unanswered);
+            self.cancel(CancelReason::Client);
         }
         drop(stage);
         // From here on it is the task's: it outlives the session.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -100,7 +101,7 @@ impl<T> Shelf<T> {
                 cursor::decode(list, cursor).ok().and_then(|after| after.parse().ok()).ok_or(InvalidCursor)?
             }
         };
-        let rest = || self.in_order.range(after + 1..);
+        let rest = || self.in_order.range((Bound::Excluded(after), Bound::Unbounded));
         let last = rest().nth(size.get() - 1).map(|(number, _)| *number);
         let next = last.filter(|_| rest().nth(size.get()).is_some());
         let page = rest().take(size.get()).map(|(_, item)| item);
@@ -166,6 +167,16 @@ mod tests {
         {
             assert_eq!(shelf.page("x/list", Some(stranger), size()).err(), Some(InvalidCursor), "{stranger}");
         }
+    }
+
+    #[test]
+    fn a_forged_cursor_beyond_all_items_gives_an_empty_page() {
+        let shelf = shelf(3);
+
+        let (mut page, next) =
+            shelf.page("x/list", Some(&cursor::encode("x/list", &u64::MAX.to_string())), size()).expect("read");
+
+        assert!(page.next().is_none() && next.is_none());
     }
 
     #[test]

@@ -18,6 +18,11 @@ use crate::protocol::mcp::sampling::{SamplingMessage, SamplingRequest, SamplingR
 
 /// Tools among which one is chosen.
 const TOOLS_MAX: usize = 1_000;
+/// Words of what a tool is wanted for that count, and words of one tool: each is compared with each.
+const PURPOSE_WORDS_MAX: usize = 64;
+const TOOL_WORDS_MAX: usize = 64;
+/// Bytes of a word that count.
+const WORD_BYTES_MAX: usize = 64;
 
 /// The result of reading what can't be read.
 pub(super) fn resource_failure(text: &str) -> Box<RawValue> {
@@ -132,7 +137,7 @@ fn read(params: &Object<'_>) -> Result<Choice, String> {
 fn offered(value: &Value) -> Option<Offered> {
     let name = value.as_str().or_else(|| value.get("name")?.as_str())?.to_owned();
     let described = value.get("description").and_then(Value::as_str).unwrap_or_default();
-    let words = words(&name).chain(words(described)).collect();
+    let words = words(&name).chain(words(described)).take(TOOL_WORDS_MAX).collect();
     Some(Offered { value: value.clone(), words, name })
 }
 
@@ -156,7 +161,7 @@ fn words(text: &str) -> impl Iterator<Item = String> {
         if !c.is_alphanumeric() || (c.is_uppercase() && was_lower) {
             words.extend((!word.is_empty()).then(|| std::mem::take(&mut word)));
         }
-        if c.is_alphanumeric() {
+        if c.is_alphanumeric() && word.len() < WORD_BYTES_MAX {
             word.extend(c.to_lowercase());
         }
         was_lower = c.is_lowercase();
@@ -167,7 +172,7 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 
 /// The tool that shares the most words with the purpose; words with the same beginning count half.
 fn best(choice: &Choice) -> usize {
-    let wanted: BTreeSet<_> = words(&choice.purpose).collect();
+    let wanted: BTreeSet<_> = words(&choice.purpose).take(PURPOSE_WORDS_MAX).collect();
     let score = |tool: &Offered| -> usize {
         let of = |word: &String| {
             if tool.words.contains(word) {

@@ -105,11 +105,6 @@ impl Outgoing {
         state.queue = VecDeque::new();
         state.bytes = 0;
     }
-
-    /// Whether it takes no more.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.lock().is_closed
-    }
 }
 
 impl State {
@@ -210,6 +205,6 @@ mod tests {
 
         stream.close();
         stream.push(Kind::Request, Bytes::new());
-        assert!(stream.is_closed() && stream.take().is_empty());
+        assert!(stream.take().is_empty());
     }
 }

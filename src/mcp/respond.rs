@@ -26,8 +26,8 @@ const STATE_MS: u64 = 3_600_000;
 /// Output that is too large, or that does not fit the tool's own schema.
 pub(super) fn tool_result(call: &Call, output: &ToolOutput, worked_ms: u64) -> Result<Box<RawValue>, CallError> {
     let Subject::Tool(tool) = &call.subject else { unreachable!("only tools have a tool's output") };
-    tool.check_output(output).map_err(|why| {
-        tracing::error!(tool = &*tool.name, why, "a tool's output does not fit its output schema");
+    tool.check_output(output).map_err(|places| {
+        tracing::error!(tool = &*tool.name, places, "a tool's output does not fit its output schema");
         CallError::Failed("the tool's output does not fit its output schema".to_owned())
     })?;
     within(tool_body(call, tool, output, worked_ms), RESULT_BYTES_MAX).map(|body| complete(call, body))
@@ -49,10 +49,11 @@ fn tool_body(call: &Call, tool: &Registered, output: &ToolOutput, worked_ms: u64
         execution_time: worked_ms,
         resource_usage: &output.usage,
     });
-    let takes_structured = tool.has_object_output || call.client.era == Era::Modern;
+    // Revisions before 2026-07-28 take objects only.
+    let takes = |value: &serde_json::Value| value.is_object() || call.client.era == Era::Modern;
     jsonrpc::raw(&CallResult {
         content: &output.content,
-        structured_content: output.structured.as_ref().filter(|_| takes_structured),
+        structured_content: output.structured.as_ref().filter(|value| takes(value)),
         is_error: output.is_error,
         metadata,
         meta: &output.meta,

@@ -34,6 +34,7 @@ use crate::protocol::mcp::{
     COMPLETE, CREATE_MESSAGE, DISCOVER, INITIALIZE, LISTENS_PER_SESSION_MAX, PING, PROMPTS_GET, PROMPTS_LIST,
     RESOURCE_TEMPLATES_LIST, RESOURCES_LIST, RESOURCES_READ, RESOURCES_SUBSCRIBE, RESOURCES_UNSUBSCRIBE, SET_LEVEL,
     SUBSCRIPTIONS_LISTEN, SUBSCRIPTIONS_PER_SESSION_MAX, TASKS_CANCEL, TASKS_GET, TASKS_UPDATE, TOOLS_CALL, TOOLS_LIST,
+    URI_BYTES_MAX,
 };
 
 /// Values that a completion gives at most. Source: MCP, completion.
@@ -500,18 +501,18 @@ impl Session {
             return Err(super::tasks::missing_extension());
         }
         let id = call.params.string("taskId").ok_or_else(|| invalid("taskId must be a string"))?;
-        let task = self.mcp.tasks.find(&id, &self.user);
+        let task = self.mcp.tasks.find(&id, self);
         let task = task.ok_or_else(|| Fault::InvalidParams(format!("there is no task {id:?}, or no longer")))?;
         let body = match call.method.as_str() {
             TASKS_GET => task.detailed(),
             TASKS_UPDATE => {
                 let responses = call.params.object("inputResponses");
                 let responses = responses.ok_or_else(|| invalid("inputResponses must be an object"))?;
-                task.update(&responses, self);
+                task.update(&responses);
                 jsonrpc::raw(&Empty {})
             }
             _ => {
-                task.cancel(self);
+                task.cancel();
                 jsonrpc::raw(&Empty {})
             }
         };
@@ -525,7 +526,11 @@ enum Found {
 }
 
 fn uri_of(params: &Object<'_>) -> Result<String, Fault> {
-    params.string("uri").ok_or_else(|| invalid("uri must be a string"))
+    let uri = params.string("uri").ok_or_else(|| invalid("uri must be a string"))?;
+    if uri.len() > URI_BYTES_MAX {
+        return Err(Fault::InvalidParams(format!("uri: expected at most {URI_BYTES_MAX} bytes, came {}", uri.len())));
+    }
+    Ok(uri)
 }
 
 fn invalid(text: &str) -> Fault {

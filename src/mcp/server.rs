@@ -236,10 +236,6 @@ impl McpServerBuilder {
         for item in self.items {
             catalog.add(item)?;
         }
-        let mut extensions = self.extensions;
-        if catalog.tools.iter().any(|tool| tool.tasks != TaskSupport::Never) {
-            extensions.insert(TASKS_EXTENSION.to_owned(), json!({}));
-        }
         let display_name = self.display_name.unwrap_or_else(|| self.name.clone());
         let mut info = Map::from_iter([
             ("name".to_owned(), Value::from(display_name.as_str())),
@@ -253,7 +249,7 @@ impl McpServerBuilder {
             info: jsonrpc::raw(&info),
             title: (display_name, self.version),
             instructions: self.instructions,
-            extensions,
+            extensions: self.extensions,
         };
         let shared = ServerShared {
             name: self.name,
@@ -437,8 +433,12 @@ impl ServerShared {
             "resources": {"subscribe": true, "listChanged": true},
             "completions": {}, "logging": {},
         });
-        if is_modern && !self.facts.extensions.is_empty() {
-            capabilities["extensions"] = self.facts.extensions.clone().into();
+        let mut extensions = self.facts.extensions.clone();
+        if self.catalog().tools.iter().any(|tool| tool.tasks != TaskSupport::Never) {
+            extensions.insert(TASKS_EXTENSION.to_owned(), json!({}));
+        }
+        if is_modern && !extensions.is_empty() {
+            capabilities["extensions"] = extensions.into();
         }
         capabilities
     }

@@ -331,7 +331,7 @@ impl Session {
             self.lively.lock().asks.insert(id, sender);
             id
         };
-        let _asked = Asked { session: self, id };
+        let _asked = Asked { session: self, id, route: &call.route };
         let params = with_progress_token(&request.params, id);
         call.route.push(Kind::Request, jsonrpc::asking::request(id, request.method, &params));
         loop {
@@ -398,6 +398,10 @@ impl Session {
             uri: &'a str,
         }
 
+        // Results may be large, and most sessions listen to nothing.
+        if matches!(change, Change::Task { .. }) && self.lively.lock().listens.is_empty() {
+            return;
+        }
         let (method, params) = match change {
             Change::Tools => (TOOLS_CHANGED, None),
             Change::Resources => (RESOURCES_CHANGED, None),
@@ -507,11 +511,16 @@ impl Drop for Session {
 struct Asked<'a> {
     session: &'a Session,
     id: AskId,
+    route: &'a Outgoing,
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         self.session.lively.lock().asks.remove(&self.id);
+        let told = self.session.peer.lock().asking.withdraw(self.id);
+        if let Some(text) = told {
+            self.route.push(Kind::Request, text);
+        }
     }
 }
 

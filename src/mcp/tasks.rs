@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -19,7 +20,7 @@ use super::call::Call;
 use super::cancel::CancelReason;
 use super::input::InputRequest;
 use super::runs::hex;
-use super::server::Change;
+use super::server::{Change, ServerShared};
 use super::session::Session;
 use crate::protocol::Time;
 use crate::protocol::jsonrpc::{self, Compat, Fault, Object};
@@ -27,8 +28,14 @@ use crate::protocol::mcp::client::TASKS_EXTENSION;
 use crate::protocol::mcp::error;
 use crate::{clock, random};
 
-/// Tasks in memory; a new one makes room by the oldest that has ended.
+/// Tasks in memory; a new one makes room by the oldest that has ended, the same user's first.
 const TASKS_MAX: usize = 1_000;
+/// Tasks of one user that are under way.
+const TASKS_PER_USER_MAX: usize = 100;
+/// Bytes of the results of ended tasks; above it the oldest go before their time.
+const RESULT_BYTES_MAX: usize = 64 << 20;
+/// How long a task waits for an answer of its client: an hour.
+const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Milliseconds that a task is found after its last change once it has ended: an hour.
 const TASK_TTL_MS: u64 = 3_600_000;
 /// How often a client is told to ask.
@@ -47,9 +54,12 @@ pub(crate) struct Tasks(Mutex<HashMap<String, Arc<Task>>>);
 pub(crate) struct Task {
     id: String,
     owner: Identity,
+    server: Arc<ServerShared>,
     call: Weak<Call>,
     created_at: String,
     state: Mutex<State>,
+    /// Held while a change is made and told, so that those who listen hear of changes in their order.
+    telling: Mutex<()>,
 }
 
 struct State {
@@ -82,16 +92,25 @@ impl Tasks {
         let mut tasks = self.0.lock();
         let now = clock::now();
         tasks.retain(|_, task| task.state.lock().ended.is_none_or(|ended| now.since(ended) < TASK_TTL_MS));
-        if tasks.len() >= TASKS_MAX {
-            let ended = |task: &Arc<Task>| task.state.lock().ended.map(|ended| (ended, task.id.clone()));
-            let (_, oldest) = tasks.values().filter_map(ended).min()?;
-            tasks.remove(&oldest);
+        let owner = &call.session.user;
+        let under_way = tasks.values().filter(|task| task.owner == *owner && task.state.lock().ended.is_none()).count();
+        if under_way >= TASKS_PER_USER_MAX {
+            return None;
+        }
+        let mut bytes: usize = tasks.values().map(|task| task.result_bytes()).sum();
+        while tasks.len() >= TASKS_MAX || bytes > RESULT_BYTES_MAX {
+            // Those of others only where there are none of one's own.
+            let ended =
+                |task: &Arc<Task>| task.state.lock().ended.map(|ended| (task.owner != *owner, ended, task.id.clone()));
+            let (_, _, oldest) = tasks.values().filter_map(ended).min()?;
+            bytes -= tasks.remove(&oldest).map_or(0, |task| task.result_bytes());
         }
         let timestamp = clock::wall_iso8601_micros();
         let id = hex(random::bytes());
         let task = Arc::new(Task {
             id: id.clone(),
-            owner: call.session.user.clone(),
+            owner: owner.clone(),
+            server: Arc::clone(&call.session.server),
             call: Arc::downgrade(call),
             created_at: timestamp.clone(),
             state: Mutex::new(State {
@@ -102,17 +121,19 @@ impl Tasks {
                 wanted: BTreeMap::new(),
                 ended: None,
             }),
+            telling: Mutex::new(()),
         });
         tasks.insert(id, Arc::clone(&task));
         Some(task)
     }
 
-    /// The task of that id, if it is that user's.
-    pub(super) fn find(&self, id: &str, user: &Identity) -> Option<Arc<Task>> {
+    /// The task of that id, if it is that user's, of that server.
+    pub(super) fn find(&self, id: &str, session: &Session) -> Option<Arc<Task>> {
         let tasks = self.0.lock();
         let task = tasks.get(id)?;
         let is_expired = task.state.lock().ended.is_some_and(|ended| clock::now().since(ended) >= TASK_TTL_MS);
-        (task.owner == *user && !is_expired).then(|| Arc::clone(task))
+        let is_theirs = task.owner == session.user && Arc::ptr_eq(&task.server, &session.server);
+        (is_theirs && !is_expired).then(|| Arc::clone(task))
     }
 }
 
@@ -165,43 +186,53 @@ impl Task {
         fields
     }
 
-    /// Changes the state unless the task has ended, and tells those who listen.
-    fn change(&self, session: &Session, change: impl FnOnce(&mut State)) {
+    fn result_bytes(&self) -> usize {
+        match &self.state.lock().outcome {
+            Some(Ok(result)) => result.get().len(),
+            _ => 0,
+        }
+    }
+
+    /// Changes the state unless the task has ended, and tells those who listen, if `change` says that it did anything.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        let _telling = self.telling.lock();
         {
             let mut state = self.state.lock();
-            if state.ended.is_some() {
+            if state.ended.is_some() || !change(&mut state) {
                 return;
             }
-            change(&mut state);
             state.updated_at = clock::wall_iso8601_micros();
         }
         let task = self.detailed();
-        session.server.tell(Change::Task { id: &self.id, owner: &self.owner, task: &task });
+        self.server.tell(Change::Task { id: &self.id, owner: &self.owner, task: &task });
     }
 
     /// Notes what the call says of its progress.
-    pub(super) fn note(&self, message: &str, session: &Session) {
-        self.change(session, |state| state.message = Some(message.to_owned()));
+    pub(super) fn note(&self, message: &str) {
+        self.change(|state| {
+            state.message = Some(message.to_owned());
+            true
+        });
     }
 
     /// Asks the client, which brings the answer with `tasks/update`.
-    pub(super) async fn ask(
-        &self,
-        key: &str,
-        request: &InputRequest,
-        session: &Session,
-    ) -> Result<Box<RawValue>, CallError> {
+    pub(super) async fn ask(&self, key: &str, request: &InputRequest) -> Result<Box<RawValue>, CallError> {
         let (sender, answer) = oneshot::channel();
-        self.change(session, |state| {
+        self.change(|state| {
             state.wanted.insert(key.to_owned(), (request.clone(), sender));
             state.status = Status::InputRequired;
+            true
         });
-        answer.await.map_err(|_| CallError::Cancelled)
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(|_| CallError::Cancelled),
+            Err(_) => Err(CallError::Failed("the client did not answer in time".to_owned())),
+        }
     }
 
     /// Takes answers. Those to no question, and those that are no objects, are ignored.
-    pub(super) fn update(&self, responses: &Object<'_>, session: &Session) {
-        self.change(session, |state| {
+    pub(super) fn update(&self, responses: &Object<'_>) {
+        self.change(|state| {
+            let before = state.wanted.len();
             for (key, answer) in responses.fields().filter(|(_, answer)| answer.get().starts_with('{')) {
                 if let Some((_, waiting)) = state.wanted.remove(key) {
                     // The call may have ended just now.
@@ -211,15 +242,17 @@ impl Task {
             if state.wanted.is_empty() {
                 state.status = Status::Working;
             }
+            state.wanted.len() < before
         });
     }
 
     /// Ends the task. Nothing happens if it has ended.
-    pub(super) fn cancel(&self, session: &Session) {
-        self.change(session, |state| {
+    pub(super) fn cancel(&self) {
+        self.change(|state| {
             state.status = Status::Cancelled;
             state.wanted = BTreeMap::new();
             state.ended = Some(clock::now());
+            true
         });
         if let Some(call) = self.call.upgrade() {
             call.cancel(CancelReason::Client);
@@ -227,13 +260,14 @@ impl Task {
     }
 
     /// Notes how the call ended.
-    pub(super) fn finish(&self, answer: Result<Box<RawValue>, Fault>, session: &Session) {
-        self.change(session, |state| {
+    pub(super) fn finish(&self, answer: Result<Box<RawValue>, Fault>) {
+        self.change(|state| {
             let outcome = answer.map_err(|fault| json!(fault.to_object(Compat::Standard)));
             state.status = if outcome.is_ok() { Status::Completed } else { Status::Failed };
             state.outcome = Some(outcome);
             state.wanted = BTreeMap::new();
             state.ended = Some(clock::now());
+            true
         });
     }
 }

@@ -84,8 +84,6 @@ pub(crate) struct Registered {
     input: Schema,
     /// None also where its output is not checked.
     output: Option<Schema>,
-    /// Whether its structured output is an object, as revisions before 2026-07-28 want.
-    pub(crate) has_object_output: bool,
 }
 
 /// A tool that a server can't have.
@@ -140,7 +138,6 @@ impl Registered {
             param_headers,
             input,
             output,
-            has_object_output,
         })
     }
 
@@ -161,10 +158,10 @@ impl Registered {
     /// Checks what a call brought against the tool's own output schema.
     ///
     /// # Errors
-    /// What does not fit: the tool's mistake, which no client is to act upon.
+    /// Where it does not fit: the tool's mistake, which no client is to act upon.
     pub(crate) fn check_output(&self, output: &ToolOutput) -> Result<(), String> {
         match (&self.output, &output.structured) {
-            (Some(schema), Some(value)) => schema.check(value),
+            (Some(schema), Some(value)) => schema.misfits(value).map_or(Ok(()), Err),
             (Some(_), None) if !output.is_error => Err("expected structured output, came none".to_owned()),
             _ => Ok(()),
         }

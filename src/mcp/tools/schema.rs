@@ -39,6 +39,17 @@ impl Schema {
         }
     }
 
+    /// Says where a value does not fit, without repeating any of it.
+    pub(crate) fn misfits(&self, value: &Value) -> Option<String> {
+        if self.validator.is_valid(value) {
+            return None;
+        }
+        let errors = self.validator.iter_errors(value).take(FAULTS_MAX);
+        let places: Vec<_> =
+            errors.map(|error| format!("{} ({})", error.instance_path(), error.kind().keyword())).collect();
+        Some(places.join("; "))
+    }
+
     /// Says what does not fit.
     pub(crate) fn check(&self, value: &Value) -> Result<(), String> {
         if self.validator.is_valid(value) {

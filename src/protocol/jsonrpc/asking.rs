@@ -116,6 +116,12 @@ impl Asking {
         Some(cancelled(id, "timed out"))
     }
 
+    /// Takes a request back that nobody waits for any more: gives the notification that tells the other side. `None` where it
+    /// does not wait.
+    pub fn withdraw(&mut self, id: AskId) -> Option<Bytes> {
+        self.waiting.remove(&id).map(|_| cancelled(id, "not needed any more"))
+    }
+
     /// Ends the waiting of all requests of a call: gives a notification for each.
     pub fn give_up(&mut self, call: CallNumber) -> Vec<Bytes> {
         let ids: Vec<_> = self.waiting.iter().filter(|(_, waiting)| waiting.call == call).map(|(id, _)| *id).collect();
@@ -222,6 +228,15 @@ mod tests {
         assert_eq!(asking.give_up(CallNumber(1)).len(), 2);
         assert_eq!(asking.give_up(CallNumber(1)).len(), 0);
         assert!(asking.answer(&id("2")).is_some() && asking.answer(&id("1")).is_none());
+    }
+
+    #[test]
+    fn a_request_that_is_taken_back_makes_room() {
+        let mut asking = Asking::default();
+        let ask = asking.ask(CallNumber(1), PATIENCE, 1, Time(0)).expect("room");
+
+        assert!(asking.withdraw(ask).is_some() && asking.withdraw(ask).is_none());
+        assert!(asking.ask(CallNumber(1), PATIENCE, 1, Time(0)).is_ok());
     }
 
     #[test]

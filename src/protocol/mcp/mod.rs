@@ -144,6 +144,8 @@ pub const ASKS_PER_SESSION_MAX: usize = 64;
 pub const LISTENS_PER_SESSION_MAX: usize = 16;
 /// Resources that one session, or one stream of changes, may hear of.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_000;
+/// Bytes of a resource's URI.
+pub const URI_BYTES_MAX: usize = 8_192;
 /// Items of a page of a list, where a server does not say.
 pub const PAGE_ITEMS_MAX: usize = 100;
 /// Messages of a batch.

@@ -328,7 +328,7 @@ mod tests {
         for none in [json!(null), json!("tool"), json!({})] {
             assert_eq!(refused(none)["invalid"], "categories must be a list");
         }
-        let many = refused(json!(["tool"; CATEGORIES_MAX + 1]));
+        let many = refused(json!(vec!["tool"; CATEGORIES_MAX + 1]));
         assert_eq!((&many["reason"], &many["current_count"]), (&json!("too_many_categories"), &json!(1)));
         assert_eq!(subscriptions.changed(), json!({"subscribed": ["tool"]}));
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::protocol::jsonrpc::{self, Fault, Object};
 use crate::protocol::mcp::client::META_SUBSCRIPTION;
-use crate::protocol::mcp::{SUBSCRIPTIONS_ACKNOWLEDGED, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::protocol::mcp::{SUBSCRIPTIONS_ACKNOWLEDGED, SUBSCRIPTIONS_PER_SESSION_MAX, URI_BYTES_MAX};
 
 /// What a stream of changes brings: nothing that was not asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,12 @@ impl Filter {
             Some(_) => {
                 let list = wanted.get::<Vec<String>>(key);
                 let list = list.ok_or_else(|| invalid(format!("notifications.{key} must be a list of strings")))?;
+                if let Some(long) = list.iter().find(|item| item.len() > URI_BYTES_MAX) {
+                    let came = long.len();
+                    return Err(invalid(format!(
+                        "notifications.{key}: expected at most {URI_BYTES_MAX} bytes, came {came}"
+                    )));
+                }
                 if list.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
                     let came = list.len();
                     let text =

@@ -3,10 +3,10 @@
 #[path = "../../support/run_order.rs"]
 mod run_order;
 
-use bennu::mcp::Settings;
-use serde_json::json;
+use bennu::mcp::{CallContext, McpServer, Tool};
+use serde_json::{Map, Value, json};
 
-use super::peer::{Frame, McpServer, Peer, client_info};
+use super::peer::{Frame, Peer, TestServer, client_info};
 use run_order::{Call, MANY, Seen};
 
 /// The topic of a session by its number.
@@ -49,10 +49,25 @@ fn drive(caller: &mut Peer, observer: &mut Peer, calls: &[Call]) {
     }
 }
 
+/// A server with the tool that is called. Between two reports it lets others go on, so that the calls mix.
+fn counting() -> McpServer {
+    let count =
+        Tool::untyped(MANY.tool, json!({"type": "object"}), |arguments: Map<String, Value>, context: CallContext| {
+            let steps = arguments[MANY.steps_argument].as_u64().expect("a number of steps");
+            async move {
+                for step in 1..=steps {
+                    context.progress(step as f64, Some(steps as f64), None);
+                    tokio::task::yield_now().await;
+                }
+                Ok("counted")
+            }
+        });
+    McpServer::builder("test").tool(count).build().expect("a server")
+}
+
 #[test]
-#[ignore = "needs a server with the tool `count` and sessions on `mcp:server:test:<n>`"]
 fn progress_of_many_calls_keeps_its_order_for_the_caller_and_an_observer() {
-    let server = McpServer::start(Settings::default());
+    let server = TestServer::serving([counting()]);
     let (mut caller, mut observer) = (server.connect(), server.connect());
     (0..MANY.sessions).for_each(|session| drop(caller.joined(&topic(session), &client_info())));
     let calls = MANY.calls(topic);
