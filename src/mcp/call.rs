@@ -26,6 +26,7 @@ use crate::protocol::jsonrpc::{self, CallNumber, Fault};
 use crate::protocol::mcp::client::{Client, Era};
 use crate::protocol::mcp::event::{number, progress_notification};
 use crate::protocol::mcp::level::Level;
+use crate::protocol::mcp::log_gate::{LOG_BYTES_MAX, LogGate};
 use crate::protocol::mcp::progress::{Progress, ProgressGate};
 use crate::protocol::mcp::tool::TaskSupport;
 use crate::protocol::mcp::{LOG_MESSAGE, PROGRESS_BURST, PROGRESS_INTERVAL_MS, RESOURCE_BYTES_MAX};
@@ -74,11 +75,13 @@ pub(crate) enum Input {
 pub(crate) struct Stage {
     has_ended: bool,
     gate: ProgressGate,
+    logs: LogGate,
 }
 
 impl Default for Stage {
     fn default() -> Self {
-        Stage { has_ended: false, gate: ProgressGate::new(PROGRESS_BURST, PROGRESS_INTERVAL_MS) }
+        let gate = ProgressGate::new(PROGRESS_BURST, PROGRESS_INTERVAL_MS);
+        Stage { has_ended: false, gate, logs: LogGate::default() }
     }
 }
 
@@ -177,6 +180,7 @@ impl Call {
         if let Some(report) = stage.gate.flush() {
             self.tell(&report);
         }
+        self.tell_left_out(&mut stage);
         // Work on another thread may still go on: it is told that nobody waits.
         self.cancellation.cancel(CancelReason::Over);
         let worked_ms = self.stopwatch.worked_ms();
@@ -258,8 +262,38 @@ impl Call {
         }
     }
 
-    /// Sends a log message, if the client wants such.
+    /// Sends a log message, if the client wants such and is not flooded.
     pub(super) fn log(&self, level: Level, logger: Option<&str>, data: &RawValue) {
+        let least = match self.client.era {
+            Era::Modern => self.level,
+            Era::Legacy | Era::Elixir => Some(self.session.level()),
+        };
+        if least.is_none_or(|least| level < least) {
+            return;
+        }
+        let mut stage = self.stage.lock();
+        if stage.has_ended || self.task.get().is_some() || self.is_given_up() || !stage.logs.admit(clock::now()) {
+            return;
+        }
+        self.tell_left_out(&mut stage);
+        let bytes = data.get().len();
+        if bytes > LOG_BYTES_MAX {
+            let told = jsonrpc::raw(&format!("{bytes} bytes, of which at most {LOG_BYTES_MAX} are sent"));
+            return self.send_log(level, logger, &told);
+        }
+        self.send_log(level, logger, data);
+    }
+
+    /// Says how many log messages were left out, if any were.
+    fn tell_left_out(&self, stage: &mut Stage) {
+        let left_out = stage.logs.take_left_out();
+        if left_out > 0 && self.task.get().is_none() && !self.is_given_up() {
+            let told = jsonrpc::raw(&format!("{left_out} messages were left out here: too many came at once"));
+            self.send_log(Level::Warning, Some("bennu"), &told);
+        }
+    }
+
+    fn send_log(&self, level: Level, logger: Option<&str>, data: &RawValue) {
         #[derive(Serialize)]
         struct Params<'a> {
             level: Level,
@@ -268,18 +302,8 @@ impl Call {
             data: &'a RawValue,
         }
 
-        let least = match self.client.era {
-            Era::Modern => self.level,
-            Era::Legacy | Era::Elixir => Some(self.session.level()),
-        };
-        if least.is_none_or(|least| level < least) {
-            return;
-        }
         let text = jsonrpc::notification(LOG_MESSAGE, &jsonrpc::raw(&Params { level, logger, data }));
-        let stage = self.stage.lock();
-        if !stage.has_ended && self.task.get().is_none() && !self.is_given_up() {
-            self.route.push(Kind::Notification, text);
-        }
+        self.route.push(Kind::Notification, text);
     }
 
     /// Whether the client took its request back: nothing more is said of it.

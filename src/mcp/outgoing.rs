@@ -72,6 +72,9 @@ impl Outgoing {
             if state.is_closed {
                 return;
             }
+            if kind == Kind::Pause && state.queue.back().is_some_and(|last| last.kind == Kind::Pause) {
+                return;
+            }
             state.bytes += text.len();
             state.queue.push_back(Item { kind, text });
             if state.queue.len() > OUTGOING_MESSAGES_MAX || state.bytes > OUTGOING_BYTES_MAX {

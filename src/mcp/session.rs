@@ -503,6 +503,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.mcp.sessions.0.lock().remove(&self.id);
         self.server.leave(self.number);
     }
 }

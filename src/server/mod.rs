@@ -26,6 +26,9 @@ pub use crate::transport::accept::HttpOptions;
 use crate::transport::{self, Admission, Guard, LongPolls, McpHttp, accept};
 pub use crate::transport::{AdmissionLimits, McpHttpOptions, Secret};
 
+/// How long calls over HTTP may take to heed their cancellation at the end.
+const CALLS_END: Duration = Duration::from_secs(2);
+
 /// Settings of a server.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -168,7 +171,7 @@ impl Server {
         let guard = if options.local_only { Guard::LocalOnly } else { Guard::None };
         let sockets = transport::sockets(&sockets, longpolls(&options), guard);
         match mcp.map(|mcp| McpHttp::new(&mcp, options.mcp)) {
-            Some(http) => accept::boxed(transport::mcp(&http, guard).or(sockets).or(routes)),
+            Some(http) => accept::boxed(sockets.or(transport::mcp(&http, guard)).or(routes)),
             None => accept::boxed(sockets.or(routes)),
         }
     }
@@ -265,9 +268,9 @@ impl Running {
         let longpolls = longpolls(&options);
         let mcp = mcp.map(|mcp| McpHttp::new(&mcp, options.mcp.clone()));
         let sockets = transport::sockets(&sockets, longpolls.clone(), Guard::None);
-        // What many requests want stands first.
+        // Sockets stand first: one may be below the path of MCP.
         let edges = match &mcp {
-            Some(http) => accept::boxed(transport::mcp(http, Guard::None).or(sockets)),
+            Some(http) => accept::boxed(sockets.or(transport::mcp(http, Guard::None))),
             None => accept::boxed(sockets),
         };
         let served = pages::open(staged.clone()).and(edges).or(pages::health(staged)).or(further);
@@ -322,6 +325,11 @@ impl Running {
             mcp.end_streams();
         }
         drain::drain(&hub, &drain).await;
+        if let Some(mcp) = &mcp
+            && tokio::time::timeout(CALLS_END, mcp.drain()).await.is_err()
+        {
+            tracing::warn!("tools that did not heed their cancellation were cut off");
+        }
         stop.send_replace(true);
         if accepting.await.is_err() {
             tracing::error!("the accept loop had crashed");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bennu::Endpoint;
 use bennu::mcp::auth::Development;
 use bennu::mcp::sampling::{SamplingMessage, SamplingRequest};
-use bennu::mcp::{CallContext, Mcp, McpServer, Tool};
+use bennu::mcp::{CallContext, Level, Mcp, McpServer, Tool};
 use bennu::testing::{Client, TestChannel, TestSocket};
 use serde_json::{Map, Value, json};
 use tokio::time::advance;
@@ -28,7 +28,13 @@ async fn client() -> (Endpoint, TestSocket) {
         let asked = SamplingRequest::new([SamplingMessage::user("What?")], 10);
         Ok(context.sample("q", &asked).await?.text())
     });
-    let server = McpServer::builder("lab").tool(steps).tool(sample).build().expect("a server");
+    let log = Tool::untyped("log", any(), |_: Map<String, Value>, context: CallContext| async move {
+        (0..100).for_each(|n| context.log(Level::Error, None, n));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        context.log(Level::Error, None, "x".repeat(20_000));
+        Ok("logged")
+    });
+    let server = McpServer::builder("lab").tool(steps).tool(sample).tool(log).build().expect("a server");
     let endpoint = Endpoint::start();
     let mcp = Mcp::builder(&endpoint, Development).server(server).build().expect("one server");
     let socket = mcp.routes(endpoint.socket("/socket")).build();
@@ -130,4 +136,23 @@ async fn a_question_that_nobody_answers_is_taken_back_and_fails_its_call() {
     let text = "the client did not answer in time";
     let failed = json!({"id": 1, "result": {"isError": true, "content": [{"type": "text", "text": text}]}});
     session.assert_push("mcp_message", failed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_log_messages_is_a_burst_and_how_many_were_left_out() {
+    let (_endpoint, client) = client().await;
+    let session = session(&client).await;
+    initialize(&session).await;
+
+    ask(&session, 1, "tools/call", json!({"name": "log"})).await;
+
+    for n in 0..64 {
+        session.assert_push("mcp_message", json!({"params": {"level": "error", "data": n}})).await;
+    }
+    let left_out = json!({"level": "warning", "data": "36 messages were left out here: too many came at once"});
+    session.assert_push("mcp_message", json!({"method": "notifications/message", "params": left_out})).await;
+    let large = json!({"level": "error", "data": "20002 bytes, of which at most 16384 are sent"});
+    session.assert_push("mcp_message", json!({"method": "notifications/message", "params": large})).await;
+    session.assert_push("mcp_message", json!({"id": 1})).await;
+    session.refute_push("mcp_message").await;
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::protocol::jsonrpc::{self, Fault, Object};
+use crate::protocol::mcp::CLIENT_INFO_BYTES_MAX;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::version::Version;
@@ -98,18 +99,25 @@ impl Client {
             raw.ok_or_else(|| Fault::InvalidParams(format!("{key} must be an object")))
         };
         let capabilities = ClientCapabilities::read(object("capabilities")?);
-        let info = Some(object("clientInfo")?.to_owned());
+        let info = object("clientInfo")?;
+        if info.get().len() > CLIENT_INFO_BYTES_MAX {
+            let came = info.get().len();
+            let text = format!("clientInfo: expected at most {CLIENT_INFO_BYTES_MAX} bytes, came {came}");
+            return Err(Fault::InvalidParams(text));
+        }
+        let info = Some(info.to_owned());
         Ok(Client { era: Era::Legacy, version: Version::negotiate(&requested), capabilities, info })
     }
 
     /// A client that opened by its join; these speak the revision that the join's reply states.
     pub fn joined(name: &str, version: &str, capabilities: &RawValue) -> Self {
         let info = jsonrpc::raw(&serde_json::json!({"name": name, "version": version}));
+        let info = Some(info).filter(|info| info.get().len() <= CLIENT_INFO_BYTES_MAX);
         Client {
             era: Era::Elixir,
             version: Version::V2024_11_05,
             capabilities: ClientCapabilities::read(capabilities),
-            info: Some(info),
+            info,
         }
     }
 }

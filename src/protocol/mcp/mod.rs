@@ -14,6 +14,7 @@ pub mod error;
 pub mod event;
 pub mod headers;
 pub mod level;
+pub mod log_gate;
 pub mod peer;
 pub mod progress;
 pub mod replay;
@@ -144,6 +145,8 @@ pub const ASKS_PER_SESSION_MAX: usize = 64;
 pub const LISTENS_PER_SESSION_MAX: usize = 16;
 /// Resources that one session, or one stream of changes, may hear of.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_000;
+/// Bytes of what a client says of itself, which its session keeps.
+pub const CLIENT_INFO_BYTES_MAX: usize = 8_192;
 /// Bytes of a resource's URI.
 pub const URI_BYTES_MAX: usize = 8_192;
 /// Items of a page of a list, where a server does not say.

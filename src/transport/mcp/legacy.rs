@@ -133,6 +133,13 @@ fn answers_of(session: &Session, text: &[u8]) -> Result<usize, Refusal> {
         let text = format!("expected 1 to {BATCH_MESSAGES_MAX} messages in a batch, came {}", messages.len());
         return Err(Refusal::invalid(text));
     }
+    let is_stateless = |text: &[u8]| match Incoming::classify(text) {
+        Incoming::Request(request) => super::claims_to_be_modern(&request),
+        _ => false,
+    };
+    if messages.iter().any(|message| is_stateless(message.get().as_bytes())) {
+        return Err(Refusal::invalid("expected requests of the session's revision in a batch, came a stateless one"));
+    }
     let is_answered = |text: &[u8]| matches!(Incoming::classify(text), Incoming::Request(_) | Incoming::Invalid { .. });
     Ok(messages.iter().filter(|message| is_answered(message.get().as_bytes())).count())
 }
@@ -165,7 +172,8 @@ pub(super) fn get(
     };
     let id = EventId::parse(id).ok_or_else(|| Refusal::invalid("Last-Event-ID: expected the id of an event"))?;
     let stream = session.stream(id.stream);
-    let gone = || Refusal::new(StatusCode::NOT_FOUND, "Last-Event-ID: there is no such stream, or no longer");
+    // Not 404, which says that the session is gone.
+    let gone = || Refusal::invalid("Last-Event-ID: there is no such stream, or no longer");
     read(stream.ok_or_else(gone)?.resume(&session, id.seq, http.options.keep_alive_ms))
 }
 
@@ -177,7 +185,7 @@ fn read(reader: Result<super::stream::Reader, Unreadable>) -> Result<Response, R
         }
         // What tells an EventSource not to come back.
         Err(Unreadable::Ended) => Ok(empty(StatusCode::NO_CONTENT)),
-        Err(Unreadable::NotKept(why)) => Err(Refusal::new(StatusCode::NOT_FOUND, format!("Last-Event-ID: {why}"))),
+        Err(Unreadable::NotKept(why)) => Err(Refusal::invalid(format!("Last-Event-ID: {why}"))),
     }
 }
 

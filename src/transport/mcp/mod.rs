@@ -110,6 +110,11 @@ impl McpHttp {
         self.0.sessions.len()
     }
 
+    /// Ends the calls under way, so that their callers hear of it.
+    pub async fn drain(&self) {
+        self.0.mcp.drain().await;
+    }
+
     /// Lets clients go whose streams would never end by themselves, because the server stops.
     pub fn end_streams(&self) {
         self.0.mcp.end_streams();

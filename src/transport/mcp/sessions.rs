@@ -14,8 +14,9 @@ use crate::mcp::{Item, Outgoing, ServerShared, Session};
 use crate::protocol::mcp::version::Version;
 use crate::{clock, random};
 
-/// Streams of a session that are kept after their end, for clients that lost the answer; the oldest go.
-const ENDED_STREAMS_MAX: usize = 8;
+/// Streams of a session that are kept after their end, for clients that lost the answer; the oldest go. More than calls may be
+/// under way, so that a client which lost all of them finds each answer.
+const ENDED_STREAMS_MAX: usize = 32;
 /// Milliseconds that a stream is kept after its end, or a little longer.
 const ENDED_STREAM_MS: u64 = 60_000;
 /// The longest that the table waits between two looks at what may go.

@@ -49,19 +49,21 @@ fn drive(caller: &mut Peer, observer: &mut Peer, calls: &[Call]) {
     }
 }
 
-/// A server with the tool that is called. Between two reports it lets others go on, so that the calls mix.
+/// A server whose tool counts its steps.
 fn counting() -> McpServer {
-    let count =
-        Tool::untyped(MANY.tool, json!({"type": "object"}), |arguments: Map<String, Value>, context: CallContext| {
-            let steps = arguments[MANY.steps_argument].as_u64().expect("a number of steps");
-            async move {
-                for step in 1..=steps {
-                    context.progress(step as f64, Some(steps as f64), None);
-                    tokio::task::yield_now().await;
-                }
-                Ok("counted")
+    let count = Tool::untyped(
+        MANY.tool,
+        json!({"type": "object"}),
+        |arguments: Map<String, Value>, context: CallContext| async move {
+            let steps = arguments[MANY.steps_argument].as_u64().and_then(|steps| u32::try_from(steps).ok());
+            let steps = steps.expect("a small number");
+            for step in 1..=steps {
+                context.progress(f64::from(step), Some(f64::from(steps)), None);
+                tokio::task::yield_now().await;
             }
-        });
+            Ok("counted")
+        },
+    );
     McpServer::builder("test").tool(count).build().expect("a server")
 }
 

@@ -57,6 +57,8 @@ fn each_gets_the_right_error_and_others_notice_nothing() {
     assert_eq!(flooded["result"]["content"][0]["text"], "flooded");
     let told = peer.frames.iter().filter(|frame| frame.payload["method"] == "notifications/progress").count();
     assert!((64..1_500).contains(&told), "a burst, then one each 50 ms: {told}");
+    let logged = peer.frames.iter().filter(|frame| frame.payload["method"] == "notifications/message").count();
+    assert!((65..3_000).contains(&logged), "{logged}");
     spared(&mut peer);
 
     peer.push(BAD, "phx_leave", &json!({}));

@@ -74,8 +74,8 @@ impl TestServer {
         let builder = Mcp::builder(&endpoint, auth).settings(settings);
         let mcp = servers.into_iter().fold(builder, |builder, server| builder.server(server)).build();
         let mcp = mcp.expect("servers of different names");
-        // Some observers join hundreds of runs.
-        let socket = mcp.routes(endpoint.socket("/socket").options(|options| options.channels_max = 1_000));
+        // An observer joins each of many runs.
+        let socket = mcp.routes(endpoint.socket("/socket")).options(|options| options.channels_max = 1_000);
         let running = Server::new(&endpoint).socket(socket).listen(([127, 0, 0, 1], 0));
         TestServer { running: running.expect("a free port of 127.0.0.1"), _runtime: runtime }
     }
