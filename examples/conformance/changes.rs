@@ -4,8 +4,11 @@ use bennu::mcp::{CallContext, McpServer, McpServerError, NoArguments, Tool};
 
 use super::resources::WATCHED;
 
+/// What a tool makes the server do.
+type Trigger = fn(&McpServer);
+
 pub fn add_to(server: &McpServer) -> Result<(), McpServerError> {
-    let triggers: [(&str, &str, fn(&McpServer)); 4] = [
+    let triggers: [(&str, &str, Trigger); 4] = [
         ("test_trigger_tool_change", "tools", McpServer::tools_changed),
         ("test_trigger_prompt_change", "prompts", McpServer::prompts_changed),
         ("test_trigger_resource_change", "resources", McpServer::resources_changed),

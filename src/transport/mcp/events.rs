@@ -25,7 +25,7 @@ pub(super) fn write(out: &mut Vec<u8>, id: Option<EventId>, text: &[u8]) {
 
     out.reserve(text.len() + 64);
     if let Some(id) = id {
-        write!(out, "id: {id}\n").expect("a Vec takes everything");
+        writeln!(out, "id: {id}").expect("a Vec takes everything");
     }
     out.extend_from_slice(b"event: message\ndata: ");
     let start = out.len();

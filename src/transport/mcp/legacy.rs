@@ -15,7 +15,8 @@ use super::stream::{EventStream, Unreadable};
 use super::{Arrival, CONNECTION_BIT, Legacy, SESSION, Shared, VERSION, empty, events, json};
 use crate::mcp::auth::Identity;
 use crate::mcp::{Item, Kind, NewSession, ServerShared, Session};
-use crate::protocol::jsonrpc::{self, Incoming};
+use crate::protocol::jsonrpc::{self, Incoming, Object};
+use crate::protocol::mcp::client::RequestMeta;
 use crate::protocol::mcp::peer::Peer;
 use crate::protocol::mcp::replay::EventId;
 use crate::protocol::mcp::version::Version;
@@ -134,7 +135,10 @@ fn answers_of(session: &Session, text: &[u8]) -> Result<usize, Refusal> {
         return Err(Refusal::invalid(text));
     }
     let is_stateless = |text: &[u8]| match Incoming::classify(text) {
-        Incoming::Request(request) => super::claims_to_be_modern(&request),
+        Incoming::Request(request) => {
+            let params = request.params.and_then(|params| Object::parse(params.get().as_bytes()));
+            RequestMeta::is_modern(params.and_then(|params| params.object("_meta")).as_ref())
+        }
         _ => false,
     };
     if messages.iter().any(|message| is_stateless(message.get().as_bytes())) {

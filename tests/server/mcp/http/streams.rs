@@ -109,10 +109,10 @@ fn ids_that_were_never_given_are_refused() {
         assert_eq!(client.get(wrong).status, 400, "{wrong}");
     }
     for unknown in ["1-3", "2-0", "0-1", "1-18446744073709551615", "18446744073709551615-0"] {
-        assert_eq!(client.get(unknown).status, 404, "{unknown}");
+        assert_eq!(client.get(unknown).status, 400, "{unknown}");
     }
     let other = lab.open("2025-11-25");
-    assert_eq!(other.get("1-1").status, 404, "another session's streams are not found");
+    assert_eq!(other.get("1-1").status, 400, "another session's streams are not found");
 }
 
 #[test]
