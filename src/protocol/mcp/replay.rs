@@ -153,16 +153,18 @@ mod tests {
     proptest! {
         #[test]
         fn a_reader_that_comes_back_gets_each_event_once_in_order(
-            sizes in proptest::collection::vec(1_usize..400_000, 1..40),
+            sizes in proptest::collection::vec(1_usize..100_000, 1..40),
             read in 0_u64..40,
         ) {
             let mut log = ReplayLog::default();
             for size in &sizes {
-                log.append(|seq| Bytes::from(format!("{seq:0size$}")));
+                log.append(|seq| Bytes::from(format!("{seq} ").into_bytes().into_iter().chain(vec![b'x'; *size]).collect::<Vec<_>>()));
+                prop_assert!(log.bytes <= REPLAY_BYTES_MAX);
             }
             if let Ok(events) = log.after(read) {
                 let numbers: Vec<u64> = events.map(|event| {
-                    String::from_utf8_lossy(event).parse().expect("a number")
+                    let text = String::from_utf8_lossy(event);
+                    text.split(' ').next().and_then(|seq| seq.parse().ok()).expect("a number")
                 }).collect();
                 prop_assert_eq!(numbers, (read + 1..=sizes.len() as u64).collect::<Vec<_>>());
             }
