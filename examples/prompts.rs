@@ -95,7 +95,9 @@ pub fn socket(endpoint: &Endpoint, mcp: &Arc<Mcp>) -> SocketSpecBuilder {
 const TRY: &str = r#"listening on http://localhost:PORT
 
 from phoenix.js:
-  const channel = new Socket("ws://localhost:PORT/socket").channel("mcp:server:desk", { clientInfo: { name: "me", version: "1" } })
+  const socket = new Socket("ws://localhost:PORT/socket")
+  const channel = socket.channel("mcp:server:desk", { clientInfo: { name: "me", version: "1" } })
+  socket.connect(), channel.join()
   channel.on("mcp_message", console.log)
   channel.push("mcp_message", { jsonrpc: "2.0", id: 1, method: "prompts/get",
     params: { name: "review", arguments: { code: "1 + 1", language: "rust" } } })

@@ -96,7 +96,9 @@ pub fn socket(endpoint: &Endpoint, mcp: &Arc<Mcp>) -> SocketSpecBuilder {
 const TRY: &str = r#"listening on http://localhost:PORT
 
 from phoenix.js, each message after the answer to the one before:
-  const channel = new Socket("ws://localhost:PORT/socket").channel("mcp:server:notebook")
+  const socket = new Socket("ws://localhost:PORT/socket")
+  const channel = socket.channel("mcp:server:notebook")
+  socket.connect(), channel.join()
   const send = (id, method, params) => channel.push("mcp_message", { jsonrpc: "2.0", id, method, params })
   channel.on("mcp_message", console.log)
   send(1, "initialize", { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "me", version: "1" } })

@@ -120,7 +120,9 @@ pub fn socket(endpoint: &Endpoint, mcp: &Arc<Mcp>) -> SocketSpecBuilder {
 const TRY: &str = r#"listening on http://localhost:PORT
 
 from phoenix.js:
-  const channel = new Socket("ws://localhost:PORT/socket").channel("mcp:server:demo", { clientInfo: { name: "me", version: "1" } })
+  const socket = new Socket("ws://localhost:PORT/socket")
+  const channel = socket.channel("mcp:server:demo", { clientInfo: { name: "me", version: "1" } })
+  socket.connect(), channel.join()
   channel.on("mcp_message", console.log)
   channel.push("mcp_message", { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "brew", arguments: { cups: 3 } } })
 from the inspector, with Streamable HTTP at http://localhost:PORT/mcp:
