@@ -1,4 +1,4 @@
-// The official MCP conformance suites against examples/conformance.rs: at its own HTTP endpoint, and through the proxy, where
+// The official MCP conformance suites against examples/conformance/main.rs: at its own HTTP endpoint, and through the proxy, where
 // every message travels over a channel.
 
 import assert from "node:assert/strict"
