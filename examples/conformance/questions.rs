@@ -5,7 +5,7 @@
 
 use bennu::mcp::{
     Answer, BooleanField, CallContext, CallError, ChoiceField, ChoicesField, Form, InputRequest, NoArguments,
-    NumberField, SamplingMessage, SamplingRequest, TextField, Tool, elicitation,
+    NumberField, SamplingMessage, SamplingRequest, TextField, Tool,
 };
 use bennu::schemars::JsonSchema;
 use serde::Deserialize;
@@ -55,7 +55,7 @@ struct Elicitation {
 }
 
 async fn elicitation(elicitation: Elicitation, context: CallContext) -> Result<String, CallError> {
-    let email = TextField::new().description("User's email address").format(elicitation::Format::Email);
+    let email = TextField::new().description("User's email address");
     let form = Form::new(elicitation.message)
         .required("username", TextField::new().description("User's response"))
         .required("email", email);

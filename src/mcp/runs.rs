@@ -7,7 +7,7 @@
 mod registry;
 mod watch;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub struct Run {
     publish: Publish,
     /// Those who hear of it through PubSub; without any nothing is published.
     listeners: AtomicUsize,
+    /// Whether those who listen have been told that there is more than anyone has read since.
+    is_announced: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -100,6 +102,13 @@ impl Run {
     /// The kept events numbered above `seq`, oldest first.
     pub fn events_after(&self, seq: u64) -> Vec<Entry> {
         self.state.lock().log.events_after(seq).cloned().collect()
+    }
+
+    /// As [`Run::events_after`], for one of those who listen: what comes from here on is broadcast.
+    pub(super) fn read_after(&self, seq: u64) -> Vec<Entry> {
+        // Before reading: an event that comes right after the reading is broadcast again.
+        self.is_announced.store(false, Ordering::SeqCst);
+        self.events_after(seq)
     }
 
     /// Where the run stands together with all kept events: one moment, nothing in between.
@@ -246,7 +255,9 @@ impl Run {
         if !gone.is_empty() {
             self.state.lock().watches.retain(|watch| !gone.contains(&Arc::as_ptr(watch)));
         }
-        let is_published = self.publish(encoded.clone());
+        // A broadcast only says that there is more: until someone has read, one is enough, or a quick run would fill inboxes.
+        let is_news = kind.is_terminal() || !self.is_announced.swap(true, Ordering::SeqCst);
+        let is_published = !is_news || self.publish(encoded.clone());
         if kind.is_terminal() {
             self.state.lock().is_end_published = is_published;
         }

@@ -116,7 +116,7 @@ impl RunChannel {
     fn push_new(&mut self, cx: &mut Cx<Self>) {
         let Some(run) = &self.run else { return };
         let mut has_ended = false;
-        for entry in run.run().events_after(self.cursor) {
+        for entry in run.run().read_after(self.cursor) {
             self.cursor = entry.seq;
             has_ended |= entry.kind.is_terminal();
             cx.push(STREAMING_EVENT, Payload::Json(entry.event));

@@ -39,9 +39,7 @@ fn told(era: Era) -> BTreeMap<String, Value> {
 fn expected(era: Era) -> BTreeMap<String, Value> {
     const INVALID_PARAMS: i64 = -32602;
     let legacy = era == Era::Legacy;
-    let common = ["completions", "prompts", "resources", "tools"];
-    let mut capabilities: Vec<_> = common.into_iter().chain(legacy.then_some("logging")).collect();
-    capabilities.sort_unstable();
+    let capabilities = ["completions", "logging", "prompts", "resources", "tools"];
     let stories = json!({
         "connect": {"version": if legacy { "2025-11-25" } else { "2026-07-28" }, "capabilities": capabilities},
         "tools": {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -156,6 +156,7 @@ impl Runs {
             runs: Arc::downgrade(self),
             publish: Arc::clone(&self.publish),
             listeners: AtomicUsize::new(0),
+            is_announced: AtomicBool::new(false),
             state: Mutex::new(state),
         });
         inner.by_id.insert(run.id.clone(), start);
