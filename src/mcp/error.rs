@@ -31,7 +31,7 @@ pub enum CallError {
     #[error("{}", .0.message)]
     Rpc(Box<ErrorObject>),
     /// The client has to answer questions first; it calls again with the answers. Handlers get it from
-    /// [`CallContext::ask`](super::CallContext::ask) and pass it on with `?`.
+    /// [`CallContext`](super::CallContext) and pass it on with `?`.
     #[error("the client has to answer first")]
     InputRequired(InputRequired),
 }
