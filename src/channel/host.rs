@@ -100,7 +100,7 @@ pub(crate) struct Host {
     /// Channels that said what can't be encoded, and why not: they crash when their handlers are through.
     #[expect(clippy::box_collection, reason = "none at rest: 8 bytes of each connection, not 24")]
     doomed: Option<Box<Vec<(ChannelId, String)>>>,
-    /// Bytes sent through the shard since it last had nothing of this connection.
+    /// Bytes sent through the shard since [`Host::awaits_shard`] last found that it has nothing of this connection.
     ahead_bytes: u32,
     closed: bool,
 }
@@ -204,7 +204,6 @@ impl Host {
             self.sent_ahead(out.len());
             self.hub().send_behind(&self.conn, out.clone());
         } else {
-            self.ahead_bytes = 0;
             self.conn.send(out);
         }
         out.clear();
@@ -214,7 +213,8 @@ impl Host {
         self.ahead_bytes = self.ahead_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// Whether so much was sent through the shard that it should get through before more is read.
+    /// Whether so much was sent through the shard that it should get through, and the outbox be looked at, before more is
+    /// read. What a quick shard has already written counts too: it may wait in the outbox.
     pub(crate) fn is_ahead(&self) -> bool {
         self.ahead_bytes as usize > OUTBOX_BYTES_READ_PAUSE
     }
