@@ -156,7 +156,7 @@ fn sessions_that_nobody_uses_end_and_those_in_use_do_not() {
     assert_eq!(stream.message().json()["method"], "notifications/tools/list_changed");
     stream.vanish();
     until("the last session ends", || lab.held().mcp_http_sessions == 0);
-    assert_eq!(lab.core_sessions(), 0);
+    until("its core session has ended too", || lab.core_sessions() == 0);
     lab.open("2025-11-25");
 }
 
