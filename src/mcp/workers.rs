@@ -22,10 +22,11 @@ struct Shared {
 }
 
 /// What one connection has under way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Connection {
     calls: usize,
-    threads: Arc<Semaphore>,
+    /// Made when a call first needs a thread: most need none.
+    threads: Option<Arc<Semaphore>>,
 }
 
 /// One connection has as many calls under way as it may; a later try may succeed.
@@ -54,16 +55,13 @@ impl Workers {
     /// [`ConnectionFull`].
     pub fn admit(&self, connection: u64) -> Result<Seat, ConnectionFull> {
         let mut connections = self.0.connections.lock();
-        let entry = connections
-            .entry(connection)
-            .or_insert_with(|| Connection { calls: 0, threads: Arc::new(Semaphore::new(self.0.threads_each_max)) });
+        let entry = connections.entry(connection).or_default();
         // An entry made just now is below any limit but 0.
         if entry.calls >= self.0.calls_each_max.max(1) {
             return Err(ConnectionFull { limit: self.0.calls_each_max.max(1) });
         }
         entry.calls += 1;
-        let threads = Arc::clone(&entry.threads);
-        Ok(Seat(Arc::new(Held { shared: Arc::clone(&self.0), connection, threads })))
+        Ok(Seat(Arc::new(Held { shared: Arc::clone(&self.0), connection })))
     }
 }
 
@@ -76,7 +74,16 @@ pub struct Seat(Arc<Held>);
 struct Held {
     shared: Arc<Shared>,
     connection: u64,
-    threads: Arc<Semaphore>,
+}
+
+impl Held {
+    /// The connection's share of the threads.
+    fn threads(&self) -> Arc<Semaphore> {
+        let mut connections = self.shared.connections.lock();
+        let entry = connections.entry(self.connection).or_default();
+        let threads = entry.threads.get_or_insert_with(|| Arc::new(Semaphore::new(self.shared.threads_each_max)));
+        Arc::clone(threads)
+    }
 }
 
 impl Seat {
@@ -84,7 +91,7 @@ impl Seat {
     pub(super) async fn turn(&self) -> Turn {
         const OPEN: &str = "the semaphores are never closed";
         // First among one's own, so that a connection never fills the line that all stand in.
-        let own = Arc::clone(&self.0.threads).acquire_owned().await.expect(OPEN);
+        let own = self.0.threads().acquire_owned().await.expect(OPEN);
         let all = Arc::clone(&self.0.shared.threads).acquire_owned().await.expect(OPEN);
         Turn { _permits: [own, all] }
     }
