@@ -330,7 +330,10 @@ impl Fault {
 
 /// The text of a successful response; `id` is echoed unchanged.
 pub fn result_response(id: &RawValue, result: &RawValue) -> Bytes {
-    encode(&Outgoing { id: Some(id), body: Body::Result(result) })
+    const PARTS: [&str; 3] = [r#"{"jsonrpc":"2.0","id":"#, r#","result":"#, "}"];
+    let [head, middle, tail] = PARTS;
+    // Of its exact size: the text of each answer, put together at once.
+    [head, id.get(), middle, result.get(), tail].concat().into()
 }
 
 /// The text of an error response; without an id it carries `"id":null`.
@@ -400,7 +403,6 @@ struct Outgoing<'a> {
 }
 
 enum Body<'a> {
-    Result(&'a RawValue),
     Error(&'a Fault, Compat),
     Notification(&'a str, &'a RawValue),
 }
@@ -413,7 +415,6 @@ impl Serialize for Outgoing<'_> {
             map.serialize_entry("id", id)?;
         }
         match &self.body {
-            Body::Result(result) => map.serialize_entry("result", result)?,
             Body::Error(fault, compat) => {
                 map.serialize_entry("error", &fault.to_object(*compat))?;
             }
