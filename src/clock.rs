@@ -39,7 +39,7 @@ pub fn wall_iso8601_micros() -> String {
 }
 
 /// Formats microseconds since the Unix epoch as ISO 8601 in UTC.
-fn iso8601_micros(unix_micros: u64) -> String {
+pub fn iso8601_micros(unix_micros: u64) -> String {
     let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_from_days(days);

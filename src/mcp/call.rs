@@ -178,7 +178,7 @@ impl Call {
             return;
         }
         if let Some(report) = stage.gate.flush() {
-            self.tell(&report);
+            self.tell(report);
         }
         self.tell_left_out(&mut stage);
         // Work on another thread may still go on: it is told that nobody waits.
@@ -194,8 +194,7 @@ impl Call {
             Err(error) => Ending::Failed { reason, error: error.to_string() },
         };
         if let Some(run) = &self.run
-            && let Some(event) = run.end(ending, worked_ms)
-            && self.session.is_streaming()
+            && let Some(event) = run.end(ending, worked_ms, self.session.is_streaming())
         {
             self.route.push(Kind::Event, event);
         }
@@ -226,31 +225,32 @@ impl Call {
             return;
         }
         if let Some(report) = stage.gate.offer(report, clock::now()) {
-            self.tell(&report);
+            self.tell(report);
         }
     }
 
     /// Tells the run's watchers and the caller. Under the lock of the stage, so that nothing follows the end.
-    fn tell(&self, report: &Progress) {
-        let event = self.run.as_ref().and_then(|run| run.tell(report));
-        if let Some(event) = event
-            && self.session.is_streaming()
-        {
+    fn tell(&self, report: Progress) {
+        let notification = match (&self.token, self.task.get()) {
+            (_, Some(task)) => {
+                if let Some(message) = &report.message {
+                    task.note(message);
+                }
+                None
+            }
+            (Some(token), None) if !self.is_given_up() => {
+                let total = report.total.and_then(number);
+                number(report.progress)
+                    .map(|progress| progress_notification(token, &progress, total.as_ref(), report.message.as_deref()))
+            }
+            _ => None,
+        };
+        let event = self.run.as_ref().and_then(|run| run.tell(report, self.session.is_streaming()));
+        if let Some(event) = event {
             self.route.push(Kind::Event, event);
         }
-        if let Some(task) = self.task.get() {
-            if let Some(message) = &report.message {
-                task.note(message);
-            }
-            return;
-        }
-        if self.is_given_up() {
-            return;
-        }
-        if let (Some(token), Some(progress)) = (&self.token, number(report.progress)) {
-            let total = report.total.and_then(number);
-            let text = progress_notification(token, &progress, total.as_ref(), report.message.as_deref());
-            self.route.push(Kind::Notification, text);
+        if let Some(notification) = notification {
+            self.route.push(Kind::Notification, notification);
         }
     }
 

@@ -24,6 +24,7 @@ mod completion;
 mod context;
 mod elixir;
 mod error;
+mod hex;
 mod input;
 mod outgoing;
 mod prompts;

@@ -4,6 +4,7 @@
 //! A run's log is the truth; what wakes its watchers only says that there is more to read. A watcher keeps a cursor and
 //! reads what lies behind it, so that it sees each event once, in order, whenever it came.
 
+mod ended;
 mod registry;
 mod watch;
 
@@ -12,29 +13,29 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub(super) use registry::Following;
 pub use registry::{Announcement, Publish, Runs, RunsFull};
-pub(super) use registry::{Following, hex};
 pub use watch::Watch;
 
 use super::auth::Identity;
+use super::hex::Hex;
 use crate::clock;
-use crate::protocol::jsonrpc;
-use crate::protocol::mcp::event::{self, Event, EventKind, RunStatus, RunSummary};
+use crate::protocol::mcp::event::{EventKind, RunStatus, RunSummary, Subject, Told};
 use crate::protocol::mcp::progress::Progress;
-use crate::protocol::mcp::run_log::{Entry, RunLog};
+use crate::protocol::mcp::run_log::{Ended, Entry, Kept, RunLog};
 use crate::protocol::mcp::{EVENT_RESULT_BYTES_MAX, RUN_TOPIC_PREFIX, STREAMING_EVENT};
 
 /// One call of a tool, from its start until its log is forgotten.
 pub struct Run {
-    id: String,
+    number: u128,
+    /// The number's digits.
+    id: Hex,
     tool: Arc<str>,
     owner: Identity,
     connection: u64,
     request_id: Box<RawValue>,
-    started_at: String,
     /// Its place among the starts.
     start: u64,
     runs: Weak<Runs>,
@@ -43,14 +44,27 @@ pub struct Run {
     listeners: AtomicUsize,
     /// Whether those who listen have been told that there is more than anyone has read since.
     is_announced: AtomicBool,
+    /// Whether PubSub took the end.
+    is_end_published: AtomicBool,
     state: Mutex<State>,
 }
 
 struct State {
-    log: RunLog,
-    finished_at: Option<String>,
+    log: RunLog<Text>,
     watches: Vec<Arc<Watch>>,
-    is_end_published: bool,
+}
+
+/// An event as the log keeps it. Most are never read, so the text is made for the first reader; the others share it.
+#[derive(Debug)]
+struct Text {
+    unix_micros: u64,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Told(Told),
+    Encoded(Bytes),
 }
 
 /// How a run ended.
@@ -85,7 +99,7 @@ impl Drop for Listening {
 impl Run {
     /// 32 lower-case hex digits: 128 random bits.
     pub fn id(&self) -> &str {
-        &self.id
+        self.id.as_str()
     }
 
     /// Whose call it is.
@@ -101,7 +115,7 @@ impl Run {
 
     /// The kept events numbered above `seq`, oldest first.
     pub fn events_after(&self, seq: u64) -> Vec<Entry> {
-        self.state.lock().log.events_after(seq).cloned().collect()
+        self.read(&mut self.state.lock(), seq)
     }
 
     /// As [`Run::events_after`], for one of those who listen: what comes from here on is broadcast.
@@ -113,13 +127,35 @@ impl Run {
 
     /// Where the run stands together with all kept events: one moment, nothing in between.
     pub fn snapshot(&self) -> (RunSummary, Vec<Entry>) {
-        let state = self.state.lock();
-        (self.summary_of(&state), state.log.events_after(0).cloned().collect())
+        let mut state = self.state.lock();
+        (self.summary_of(&mut state), self.read(&mut state, 0))
     }
 
     /// Where the run stands.
     pub fn summary(&self) -> RunSummary {
-        self.summary_of(&self.state.lock())
+        self.summary_of(&mut self.state.lock())
+    }
+
+    fn read(&self, state: &mut State, after: u64) -> Vec<Entry> {
+        let events = state.log.events_after(after);
+        events
+            .map(|Kept { seq, kind, told, .. }| Entry { seq: *seq, kind: *kind, event: self.text(told, *seq) })
+            .collect()
+    }
+
+    /// The JSON text of an event.
+    fn text(&self, text: &mut Text, seq: u64) -> Bytes {
+        let told = match &text.form {
+            Form::Encoded(encoded) => return encoded.clone(),
+            Form::Told(told) => told,
+        };
+        let encoded = told.encode(&self.subject(), &clock::iso8601_micros(text.unix_micros), seq);
+        text.form = Form::Encoded(encoded.clone());
+        encoded
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject { stream_id: self.id(), request_id: &self.request_id, tool: &self.tool }
     }
 
     /// Lets someone watch from `after` on: `wake` is called when there is something to read, at once if there already
@@ -134,7 +170,7 @@ impl Run {
         let watch = Arc::new(Watch::new(Arc::clone(self), after, Box::new(wake)));
         let has_more = {
             let mut state = self.state.lock();
-            if state.log.ended().is_none() {
+            if state.log.last().is_none() {
                 state.watches.push(Arc::clone(&watch));
             }
             state.log.last_seq() > after
@@ -157,7 +193,7 @@ impl Run {
     }
 
     /// Whose call it is, and on which connection.
-    fn caller(&self) -> (Arc<str>, u64) {
+    fn caller(&self) -> ended::Caller {
         (Arc::clone(&self.owner.user), self.connection)
     }
 
@@ -166,90 +202,70 @@ impl Run {
         self.state.lock().log.last_seq()
     }
 
-    fn summary_of(&self, state: &State) -> RunSummary {
-        let status = match state.log.ended() {
-            None => RunStatus::Running,
-            Some((EventKind::Completed, _)) => RunStatus::Completed,
-            Some(_) => RunStatus::Failed,
+    fn summary_of(&self, state: &mut State) -> RunSummary {
+        let (status, finished) = match state.log.last() {
+            None => (RunStatus::Running, None),
+            Some(last) if last.kind == EventKind::Completed => (RunStatus::Completed, Some(last.told.unix_micros)),
+            Some(last) => (RunStatus::Failed, Some(last.told.unix_micros)),
         };
+        let started = state.log.events_after(0).next().map_or(0, |first| first.told.unix_micros);
         RunSummary {
-            run_id: self.id.clone(),
+            run_id: self.id().to_owned(),
             tool: self.tool.to_string(),
             status,
-            started_at: self.started_at.clone(),
-            finished_at: state.finished_at.clone(),
+            started_at: clock::iso8601_micros(started),
+            finished_at: finished.map(clock::iso8601_micros),
             events: state.log.last_seq(),
             dropped_events: state.log.dropped(),
         }
     }
 
-    /// Begins the log; gives the event.
-    pub(super) fn start(&self) -> Option<Bytes> {
-        self.append(EventKind::Started, &event::Started { tool: &self.tool }, self.started_at.clone())
+    /// The text of its first event.
+    pub(super) fn started(&self) -> Option<Bytes> {
+        self.events_after(0).into_iter().next().map(|entry| entry.event)
     }
 
-    /// Notes progress; gives the event.
-    pub(super) fn tell(&self, report: &Progress) -> Option<Bytes> {
-        let progress = event::number(report.progress)?;
-        let total = report.total.and_then(event::number);
-        let data = event::Progress { tool: &self.tool, progress, total, message: report.message.as_deref() };
-        self.append(EventKind::Progress, &data, clock::wall_iso8601_micros())
+    /// Notes progress; gives the event's text, where it `is_streamed`.
+    pub(super) fn tell(&self, report: Progress, is_streamed: bool) -> Option<Bytes> {
+        self.append(Told::Progress(report), is_streamed).ok().flatten()
     }
 
-    /// Ends the run; gives the event. Nothing happens at a second end.
-    pub(super) fn end(self: &Arc<Self>, ending: Ending<'_>, execution_time_ms: u64) -> Option<Bytes> {
-        let now = clock::wall_iso8601_micros();
-        let event = match ending {
+    /// Ends the run; gives the event's text, where it `is_streamed`. Nothing happens at a second end.
+    pub(super) fn end(
+        self: &Arc<Self>,
+        ending: Ending<'_>,
+        execution_time_ms: u64,
+        is_streamed: bool,
+    ) -> Option<Bytes> {
+        let told = match ending {
             Ending::Completed(result) => {
-                let bytes = result.get().len();
-                let told = (bytes <= EVENT_RESULT_BYTES_MAX).then_some(result);
-                let data = event::Completed {
-                    tool: &self.tool,
-                    result: told,
-                    result_bytes_omitted: told.is_none().then_some(bytes),
-                    execution_time_ms,
-                };
-                self.append(EventKind::Completed, &data, now)
+                let result_bytes = result.get().len();
+                let result = (result_bytes <= EVENT_RESULT_BYTES_MAX).then(|| result.to_owned());
+                Told::Completed { result, result_bytes, execution_time_ms }
             }
-            Ending::Failed { reason, error } => {
-                let data = event::Failed { tool: &self.tool, reason, error: &error, execution_time_ms };
-                self.append(EventKind::Failed, &data, now)
-            }
+            Ending::Failed { reason, error } => Told::Failed { reason, error, execution_time_ms },
         };
-        if event.is_some()
-            && let Some(runs) = self.runs.upgrade()
-        {
+        let text = self.append(told, is_streamed).ok()?;
+        if let Some(runs) = self.runs.upgrade() {
             runs.finish(self);
         }
-        event
+        text
     }
 
-    /// Puts an event into the log and says so to everyone; gives it. Nothing happens after the run's end.
-    fn append(&self, kind: EventKind, data: &impl Serialize, timestamp: String) -> Option<Bytes> {
-        let data = jsonrpc::raw(data);
-        let mut encoded = Bytes::new();
-        let watches = {
+    /// Puts an event into the log and says so to everyone; gives its text, where it `is_wanted`.
+    ///
+    /// # Errors
+    /// [`Ended`], and nothing happens, after the run's end.
+    fn append(&self, told: Told, is_wanted: bool) -> Result<Option<Bytes>, Ended> {
+        let (kind, bytes) = (told.kind(), told.bytes_max(&self.subject()));
+        let mut text = Text { unix_micros: clock::unix_micros(), form: Form::Told(told) };
+        let (wanted, seq, watches) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
-            let appended = state.log.append(kind, clock::now(), |seq| {
-                let event = Event {
-                    kind,
-                    stream_id: &self.id,
-                    request_id: &self.request_id,
-                    data: &data,
-                    timestamp: &timestamp,
-                    seq,
-                };
-                encoded = event.encode();
-                encoded.clone()
-            });
-            appended.ok()?;
-            if kind.is_terminal() {
-                state.finished_at = Some(timestamp);
-                std::mem::take(&mut state.watches)
-            } else {
-                state.watches.clone()
-            }
+            let wanted = is_wanted.then(|| self.text(&mut text, state.log.last_seq() + 1));
+            let seq = state.log.append(kind, bytes, text)?;
+            let watches = if kind.is_terminal() { std::mem::take(&mut state.watches) } else { state.watches.clone() };
+            (wanted, seq, watches)
         };
         let gone: Vec<_> = watches.iter().filter(|watch| !watch.notify()).map(Arc::as_ptr).collect();
         if !gone.is_empty() {
@@ -257,34 +273,33 @@ impl Run {
         }
         // A broadcast only says that there is more: until someone has read, one is enough, or a quick run would fill inboxes.
         let is_news = kind.is_terminal() || !self.is_announced.swap(true, Ordering::SeqCst);
-        let is_published = !is_news || self.publish(encoded.clone());
+        let is_published = !is_news || self.publish(seq);
         if kind.is_terminal() {
-            self.state.lock().is_end_published = is_published;
+            self.is_end_published.store(is_published, Ordering::SeqCst);
         }
-        Some(encoded)
+        Ok(wanted)
     }
 
     /// Broadcasts an event, if anyone listens; false if PubSub has too much waiting.
     ///
     /// Whoever begins to listen after this look finds the event in the log: it was put there before.
-    fn publish(&self, event: Bytes) -> bool {
+    fn publish(&self, seq: u64) -> bool {
         if self.listeners.load(Ordering::SeqCst) == 0 {
             return true;
         }
-        (self.publish)(&format!("{RUN_TOPIC_PREFIX}{}", self.id), STREAMING_EVENT, event)
+        // Where the log's bound dropped it meanwhile, what follows says that there is more.
+        let Some(entry) = self.events_after(seq - 1).into_iter().next() else { return true };
+        (self.publish)(&format!("{RUN_TOPIC_PREFIX}{}", self.id()), STREAMING_EVENT, entry.event)
     }
 
     fn is_end_published(&self) -> bool {
-        self.state.lock().is_end_published
+        self.is_end_published.load(Ordering::SeqCst)
     }
 
     /// Broadcasts the terminal event again; those who have it already leave it out.
     fn publish_end(&self) {
-        let Some(end) = self.state.lock().log.events_after(0).last().cloned() else {
-            return;
-        };
-        let is_published = self.publish(end.event);
-        self.state.lock().is_end_published = is_published;
+        let is_published = self.publish(self.last_seq());
+        self.is_end_published.store(is_published, Ordering::SeqCst);
     }
 }
 

@@ -232,13 +232,11 @@ impl Session {
             }
             None => None,
         };
-        if let Some(run) = &run {
-            let event = run.start();
-            if let Some(event) = event
-                && self.is_streaming()
-            {
-                route.push(Kind::Event, event);
-            }
+        if let Some(run) = &run
+            && self.is_streaming()
+            && let Some(event) = run.started()
+        {
+            route.push(Kind::Event, event);
         }
         Ok(Arc::new(Call {
             session: Arc::clone(self),

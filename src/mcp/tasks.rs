@@ -18,15 +18,15 @@ use super::CallError;
 use super::auth::Identity;
 use super::call::Call;
 use super::cancel::CancelReason;
+use super::hex::Hex;
 use super::input::InputRequest;
-use super::runs::hex;
 use super::server::{Change, ServerShared};
 use super::session::Session;
+use crate::clock;
 use crate::protocol::Time;
 use crate::protocol::jsonrpc::{self, Compat, Fault, Object};
 use crate::protocol::mcp::client::TASKS_EXTENSION;
 use crate::protocol::mcp::error;
-use crate::{clock, random};
 
 /// Tasks in memory; a new one makes room by the oldest that has ended, the same user's first.
 const TASKS_MAX: usize = 1_000;
@@ -106,7 +106,7 @@ impl Tasks {
             bytes -= tasks.remove(&oldest).map_or(0, |task| task.result_bytes());
         }
         let timestamp = clock::wall_iso8601_micros();
-        let id = hex(random::bytes());
+        let id = Hex::of(Hex::draw()).as_str().to_owned();
         let task = Arc::new(Task {
             id: id.clone(),
             owner: owner.clone(),

@@ -1,6 +1,6 @@
 //! All runs of this node: found by id, listed, announced, and forgotten after a while.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,16 +9,17 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
+use super::ended::{Caller, EndedRuns};
 use super::{Run, State};
 use crate::clock;
 use crate::mcp::Settings;
 use crate::mcp::auth::Identity;
+use crate::mcp::hex::Hex;
 use crate::protocol::Time;
 use crate::protocol::jsonrpc::{Fault, Scope};
-use crate::protocol::mcp::event::RunSummary;
+use crate::protocol::mcp::event::{RunSummary, Told};
 use crate::protocol::mcp::run_log::{RunLimits, RunLog};
 use crate::protocol::mcp::{RUN_FINISHED, RUN_STARTED, RUNS_TOPIC};
-use crate::random;
 
 /// Runs that one listing names at most, the newest.
 const RUNS_LISTED_MAX: usize = 1_000;
@@ -86,27 +87,11 @@ impl Drop for Following {
 #[derive(Default)]
 struct Inner {
     next_start: u64,
-    by_id: HashMap<String, u64>,
-    by_start: BTreeMap<u64, Arc<Run>>,
-    /// By the order of their ends.
-    ended: BTreeMap<u64, Ended>,
-    /// The same by whose they are.
-    ended_of: HashMap<Caller, BTreeSet<u64>>,
-    ended_bytes: usize,
-    next_end: u64,
+    by_id: HashMap<u128, Arc<Run>>,
+    ended: EndedRuns<Arc<Run>>,
     announcements: VecDeque<Announcement>,
     announced: u64,
 }
-
-/// An ended run: its place among the starts, when it ended, and the bytes of its log.
-struct Ended {
-    start: u64,
-    at: Time,
-    bytes: usize,
-}
-
-/// Who calls: the same user on another connection is someone else, for there may be one user for all.
-type Caller = (Arc<str>, u64);
 
 impl Runs {
     /// No runs yet.
@@ -121,7 +106,7 @@ impl Runs {
         }
     }
 
-    /// Takes up a call of a tool. It begins with [`Run::start`].
+    /// Takes up a call of a tool.
     ///
     /// # Errors
     /// [`RunsFull`].
@@ -132,35 +117,36 @@ impl Runs {
         owner: &Identity,
         connection: u64,
     ) -> Result<Arc<Run>, RunsFull> {
-        let id = hex(random::bytes());
-        let state =
-            State { log: RunLog::new(self.limits), finished_at: None, watches: Vec::new(), is_end_published: false };
-        let mut inner = self.inner.lock();
-        inner.forget(self, clock::now());
-        let caller = (Arc::clone(&owner.user), connection);
-        while inner.by_start.len() >= self.runs_max {
-            if !inner.forget_oldest_ended(&caller) {
-                return Err(RunsFull { limit: self.runs_max });
-            }
-        }
-        let start = inner.next_start;
-        inner.next_start += 1;
-        let run = Arc::new(Run {
-            id,
+        let number = Hex::draw();
+        let mut run = Run {
+            number,
+            id: Hex::of(number),
             tool: Arc::clone(tool),
             owner: owner.clone(),
             connection,
             request_id: request_id.to_owned(),
-            started_at: clock::wall_iso8601_micros(),
-            start,
+            start: 0,
             runs: Arc::downgrade(self),
             publish: Arc::clone(&self.publish),
             listeners: AtomicUsize::new(0),
             is_announced: AtomicBool::new(false),
-            state: Mutex::new(state),
-        });
-        inner.by_id.insert(run.id.clone(), start);
-        inner.by_start.insert(start, Arc::clone(&run));
+            is_end_published: AtomicBool::new(false),
+            state: Mutex::new(State { log: RunLog::new(self.limits), watches: Vec::new() }),
+        };
+        // Nobody can watch it yet.
+        let _ = run.append(Told::Started, false);
+        let mut inner = self.inner.lock();
+        inner.forget(self, clock::now());
+        let caller = run.caller();
+        while inner.by_id.len() >= self.runs_max {
+            if !inner.forget_oldest_ended(&caller) {
+                return Err(RunsFull { limit: self.runs_max });
+            }
+        }
+        run.start = inner.next_start;
+        inner.next_start += 1;
+        let run = Arc::new(run);
+        inner.by_id.insert(number, Arc::clone(&run));
         let announcement = self.announce(&mut inner, RUN_STARTED, &run);
         drop(inner);
         if let Some(announcement) = announcement {
@@ -179,8 +165,7 @@ impl Runs {
     pub fn find(&self, id: &str) -> Option<Arc<Run>> {
         let mut inner = self.inner.lock();
         inner.forget(self, clock::now());
-        let start = inner.by_id.get(id)?;
-        inner.by_start.get(start).cloned()
+        inner.by_id.get(&Hex::number(id)?).cloned()
     }
 
     /// The newest runs that `may_see` lets through, oldest first, and the number of the last announcement.
@@ -188,13 +173,15 @@ impl Runs {
     /// Every run not listed is announced under a later number. A run may be listed as ended just before its
     /// `run_finished` comes.
     pub fn list(&self, may_see: impl Fn(&Identity) -> bool) -> (Vec<RunSummary>, u64) {
-        let (runs, announced) = {
+        let (mut runs, announced) = {
             let mut inner = self.inner.lock();
             inner.forget(self, clock::now());
-            let newest = inner.by_start.values().rev().filter(|run| may_see(run.owner()));
-            (newest.take(RUNS_LISTED_MAX).cloned().collect::<Vec<_>>(), inner.announced)
+            let seen = inner.by_id.values().filter(|run| may_see(run.owner()));
+            (seen.cloned().collect::<Vec<_>>(), inner.announced)
         };
-        (runs.iter().rev().map(|run| run.summary()).collect(), announced)
+        runs.sort_unstable_by_key(|run| run.start);
+        let newest = &runs[runs.len().saturating_sub(RUNS_LISTED_MAX)..];
+        (newest.iter().map(|run| run.summary()).collect(), announced)
     }
 
     /// The announcements numbered above `number`, in order.
@@ -205,19 +192,16 @@ impl Runs {
     }
 
     pub(super) fn finish(self: &Arc<Self>, run: &Arc<Run>) {
-        let (bytes, is_published) = {
-            let state = run.state.lock();
-            (state.log.bytes(), state.is_end_published)
-        };
+        let bytes = run.state.lock().log.bytes();
         let announcement = {
             let mut inner = self.inner.lock();
-            inner.note_end(run.caller(), Ended { start: run.start, at: clock::now(), bytes });
+            inner.note_end(run, clock::now(), bytes);
             self.announce(&mut inner, RUN_FINISHED, run)
         };
         if let Some(announcement) = announcement {
             (self.publish)(RUNS_TOPIC, RUN_FINISHED, announcement);
         }
-        if !is_published {
+        if !run.is_end_published() {
             // Ends by itself, after PUBLISH_RETRIES.
             tokio::spawn(repeat_last_word(Arc::clone(run)));
         }
@@ -253,51 +237,28 @@ async fn repeat_last_word(run: Arc<Run>) {
     tracing::warn!(run = run.id(), "the end of a run could not be broadcast");
 }
 
-/// Bytes as lower-case hex digits.
-pub(in crate::mcp) fn hex(bytes: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(bytes))
-}
-
 impl Inner {
     /// Takes up an ended run. Where logs are too many bytes, older ones of the same caller go first.
-    fn note_end(&mut self, caller: Caller, ended: Ended) {
-        self.ended_bytes += ended.bytes;
-        while self.ended_bytes > ENDED_BYTES_MAX && self.forget_oldest_ended(&caller) {}
-        self.next_end += 1;
-        self.ended_of.entry(caller).or_default().insert(self.next_end);
-        self.ended.insert(self.next_end, ended);
+    fn note_end(&mut self, run: &Arc<Run>, now: Time, bytes: usize) {
+        let caller = run.caller();
+        while self.ended.bytes() + bytes > ENDED_BYTES_MAX && self.forget_oldest_ended(&caller) {}
+        self.ended.push(Arc::clone(run), caller, now, bytes);
     }
 
     fn forget(&mut self, runs: &Runs, now: Time) {
-        while let Some(first) = self.ended.first_entry()
-            && now.since(first.get().at) >= runs.retention_ms
+        while self.ended.oldest_end().is_some_and(|end| now.since(end) >= runs.retention_ms)
+            && let Some(run) = self.ended.pop()
         {
-            let end = *first.key();
-            self.forget_ended(end);
+            self.by_id.remove(&run.number);
         }
     }
 
     /// Forgets the oldest ended run of that caller, or else of anyone; false if none has ended.
     fn forget_oldest_ended(&mut self, caller: &Caller) -> bool {
-        let own = self.ended_of.get(caller).and_then(BTreeSet::first).copied();
-        let Some(end) = own.or_else(|| self.ended.keys().next().copied()) else {
+        let Some(run) = self.ended.pop_of(caller).or_else(|| self.ended.pop()) else {
             return false;
         };
-        self.forget_ended(end);
+        self.by_id.remove(&run.number);
         true
-    }
-
-    fn forget_ended(&mut self, end: u64) {
-        let Ended { start, bytes, .. } = self.ended.remove(&end).expect("the caller found it");
-        self.ended_bytes -= bytes;
-        let run = self.by_start.remove(&start).expect("an ended run is known until it is forgotten");
-        self.by_id.remove(run.id());
-        let caller = run.caller();
-        if let Some(ends) = self.ended_of.get_mut(&caller) {
-            ends.remove(&end);
-            if ends.is_empty() {
-                self.ended_of.remove(&caller);
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@ use crate::mcp::auth::Development;
 use crate::mcp::outgoing::{Kind, Outgoing};
 use crate::mcp::session::{NewSession, Session};
 use crate::mcp::{CallContext, CallError, Content, Mcp, McpBuilder, McpServer, Settings, Tool, ToolOutput};
+use crate::protocol::jsonrpc;
 use crate::protocol::mcp::client::Client;
 use crate::protocol::mcp::peer::Peer;
 use crate::protocol::mcp::{PROGRESS_BURST, RESULT_BYTES_MAX, RUN_FINISHED, RUN_STARTED, RUNS_TOPIC};

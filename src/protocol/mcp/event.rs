@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::jsonrpc;
 use crate::protocol::mcp::PROGRESS;
+use crate::protocol::mcp::progress::Progress as Report;
 
 /// The step of a run that an event tells of.
 ///
@@ -36,79 +37,183 @@ impl EventKind {
     }
 }
 
-/// The payload of a `streaming_event`: the deployment's envelope, with the caller's request id and a number.
-#[derive(Clone, Debug, Serialize)]
-pub struct Event<'a> {
-    /// Which step.
-    #[serde(rename = "type")]
-    pub kind: EventKind,
+/// What one event of a run tells, as long as nobody has read it.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// The tool was called.
+    Started,
+    /// The tool got on: two finite numbers.
+    Progress(Report),
+    /// The tool returned a result.
+    Completed {
+        /// The result, as the caller gets it, if an event may be so large.
+        result: Option<Box<RawValue>>,
+        /// Bytes of the result.
+        result_bytes: usize,
+        /// Milliseconds from start to end.
+        execution_time_ms: u64,
+    },
+    /// The tool failed, or was cancelled.
+    Failed {
+        /// Which sort of failure: `invalid_arguments`, `failed`, `cancelled`, `timeout` or `crashed`.
+        reason: &'static str,
+        /// For a person to read.
+        error: String,
+        /// Milliseconds from start to end.
+        execution_time_ms: u64,
+    },
+}
+
+/// What all events of a run have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
     /// The run's id.
     pub stream_id: &'a str,
     /// The JSON-RPC id of the call, unchanged.
     pub request_id: &'a RawValue,
-    /// [`Started`], [`Progress`], [`Completed`] or [`Failed`], as JSON.
-    pub data: &'a RawValue,
-    /// Wall time, ISO 8601 with six fractional digits and `Z`.
-    pub timestamp: &'a str,
-    /// Counts the run's events from 1. A watcher that sees a number skipped lost progress to the log's bound.
-    pub seq: u64,
+    /// The tool's name.
+    pub tool: &'a str,
 }
 
-impl Event<'_> {
-    /// The JSON text.
-    pub fn encode(&self) -> Bytes {
-        Bytes::from(serde_json::to_vec(self).expect("raw values and strings always serialize"))
+impl Told {
+    /// Which step.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Told::Started => EventKind::Started,
+            Told::Progress(_) => EventKind::Progress,
+            Told::Completed { .. } => EventKind::Completed,
+            Told::Failed { .. } => EventKind::Failed,
+        }
+    }
+
+    /// At least as many bytes as the event's text will have.
+    pub fn bytes_max(&self, subject: &Subject<'_>) -> usize {
+        /// Keys, punctuation, the kind, the time, and the numbers at their longest.
+        const FRAME: usize = 320;
+        let told = match self {
+            Told::Started => 0,
+            Told::Progress(report) => report.message.as_deref().map_or(0, escaped_bytes),
+            Told::Completed { result, .. } => result.as_ref().map_or(0, |result| result.get().len()),
+            Told::Failed { reason, error, .. } => reason.len() + escaped_bytes(error),
+        };
+        FRAME + subject.stream_id.len() + subject.request_id.get().len() + subject.tool.len() + told
+    }
+
+    /// The JSON text: the deployment's envelope, with the caller's request id and a number.
+    ///
+    /// `timestamp` is wall time, ISO 8601 with six fractional digits and `Z`. `seq` counts the run's events from 1: a watcher
+    /// that sees a number skipped lost progress to the log's bound.
+    pub fn encode(&self, subject: &Subject<'_>, timestamp: &str, seq: u64) -> Bytes {
+        #[derive(Serialize)]
+        struct Event<'a, D> {
+            #[serde(rename = "type")]
+            kind: EventKind,
+            stream_id: &'a str,
+            request_id: &'a RawValue,
+            data: D,
+            timestamp: &'a str,
+            seq: u64,
+        }
+
+        fn text(
+            kind: EventKind,
+            subject: &Subject<'_>,
+            data: impl Serialize,
+            timestamp: &str,
+            seq: u64,
+            bytes: usize,
+        ) -> Bytes {
+            let Subject { stream_id, request_id, .. } = *subject;
+            let mut text = Vec::with_capacity(bytes);
+            serde_json::to_writer(&mut text, &Event { kind, stream_id, request_id, data, timestamp, seq })
+                .expect("raw values and strings always serialize");
+            text.into()
+        }
+
+        let (kind, bytes, tool) = (self.kind(), self.bytes_max(subject), subject.tool);
+        match self {
+            Told::Started => text(kind, subject, Started { tool }, timestamp, seq, bytes),
+            Told::Progress(report) => {
+                let progress = number(report.progress).unwrap_or_else(|| 0.into());
+                let total = report.total.and_then(number);
+                let data = Progress { tool, progress, total, message: report.message.as_deref() };
+                text(kind, subject, data, timestamp, seq, bytes)
+            }
+            Told::Completed { result, result_bytes, execution_time_ms } => {
+                let data = Completed {
+                    tool,
+                    result: result.as_deref(),
+                    result_bytes_omitted: result.is_none().then_some(*result_bytes),
+                    execution_time_ms: *execution_time_ms,
+                };
+                text(kind, subject, data, timestamp, seq, bytes)
+            }
+            Told::Failed { reason, error, execution_time_ms } => {
+                let data = Failed { tool, reason, error, execution_time_ms: *execution_time_ms };
+                text(kind, subject, data, timestamp, seq, bytes)
+            }
+        }
     }
 }
 
+/// Bytes of a text in a JSON string, without its quotes.
+fn escaped_bytes(text: &str) -> usize {
+    let bytes_of = |byte| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(bytes_of).sum()
+}
+
 /// `data` of a `tool_started`. The arguments stay out: they may hold what only the caller may see.
-#[derive(Clone, Debug, Serialize)]
-pub struct Started<'a> {
+#[derive(Serialize)]
+struct Started<'a> {
     /// The tool's name.
-    pub tool: &'a str,
+    tool: &'a str,
 }
 
 /// `data` of a `tool_progress`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Progress<'a> {
+#[derive(Serialize)]
+struct Progress<'a> {
     /// The tool's name.
-    pub tool: &'a str,
+    tool: &'a str,
     /// How far, in the unit of `total`; grows with every event.
-    pub progress: Number,
+    progress: Number,
     /// Where it ends, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub total: Option<Number>,
+    total: Option<Number>,
     /// For a person to read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<&'a str>,
+    message: Option<&'a str>,
 }
 
 /// `data` of a `tool_completed`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Completed<'a> {
+#[derive(Serialize)]
+struct Completed<'a> {
     /// The tool's name.
-    pub tool: &'a str,
+    tool: &'a str,
     /// The result of the call, as the caller gets it; absent where it is larger than an event may be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result: Option<&'a RawValue>,
+    result: Option<&'a RawValue>,
     /// Bytes of the result where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result_bytes_omitted: Option<usize>,
+    result_bytes_omitted: Option<usize>,
     /// Milliseconds from start to end.
-    pub execution_time_ms: u64,
+    execution_time_ms: u64,
 }
 
 /// `data` of a `tool_failed`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Failed<'a> {
+#[derive(Serialize)]
+struct Failed<'a> {
     /// The tool's name.
-    pub tool: &'a str,
+    tool: &'a str,
     /// Which sort of failure: `invalid_arguments`, `failed`, `cancelled`, `timeout` or `crashed`.
-    pub reason: &'a str,
+    reason: &'a str,
     /// For a person to read.
-    pub error: &'a str,
+    error: &'a str,
     /// Milliseconds from start to end.
-    pub execution_time_ms: u64,
+    execution_time_ms: u64,
 }
 
 /// Where a run stands, as `mcp:runs` and the join of `mcp:run:<id>` tell it.
@@ -179,32 +284,48 @@ mod tests {
 
     use super::*;
 
-    fn progress_event(progress: f64) -> Bytes {
-        let data =
-            Progress { tool: "t", progress: number(progress).expect("finite"), total: number(10.0), message: None };
-        let event = Event {
-            kind: EventKind::Progress,
-            stream_id: "r1",
-            request_id: &jsonrpc::raw(&7),
-            data: &jsonrpc::raw(&data),
-            timestamp: "2026-01-01T00:00:00.000000Z",
-            seq: 2,
-        };
-        event.encode()
+    const TIMESTAMP: &str = "2026-01-01T00:00:00.000000Z";
+
+    fn encoded(told: &Told, request_id: &RawValue) -> (Bytes, usize) {
+        let subject = Subject { stream_id: "r1", request_id, tool: "t" };
+        (told.encode(&subject, TIMESTAMP, u64::MAX), told.bytes_max(&subject))
+    }
+
+    fn progress(progress: f64, total: f64, message: Option<&str>) -> Told {
+        Told::Progress(Report { progress, total: Some(total), message: message.map(ToOwned::to_owned) })
     }
 
     #[test]
     fn an_event_is_the_deployments_envelope_with_request_id_and_seq() {
-        let value: serde_json::Value = serde_json::from_slice(&progress_event(2.5)).expect("JSON");
+        let (text, _) = encoded(&progress(2.5, 10.0, None), &jsonrpc::raw(&7));
 
+        let value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
         assert_eq!(
             value,
             json!({
                 "type": "tool_progress", "stream_id": "r1", "request_id": 7,
                 "data": {"tool": "t", "progress": 2.5, "total": 10},
-                "timestamp": "2026-01-01T00:00:00.000000Z", "seq": 2
+                "timestamp": TIMESTAMP, "seq": u64::MAX
             })
         );
+    }
+
+    #[test]
+    fn no_event_is_longer_than_it_was_said_to_become() {
+        let control: String = (0..0x80_u8).map(char::from).collect();
+        let extremes = [
+            Told::Started,
+            progress(-f64::MIN_POSITIVE, f64::MIN, None),
+            progress(-1.234_567_890_123_456_7e-300, -9_007_199_254_740_991.0, Some(&control)),
+            Told::Completed { result: None, result_bytes: usize::MAX, execution_time_ms: u64::MAX },
+            Told::Completed { result: Some(jsonrpc::raw(&control)), result_bytes: 0, execution_time_ms: u64::MAX },
+            Told::Failed { reason: "invalid_arguments", error: control.repeat(9), execution_time_ms: u64::MAX },
+        ];
+
+        for told in extremes {
+            let (text, bytes_max) = encoded(&told, &jsonrpc::raw("an id"));
+            assert!(text.len() <= bytes_max && bytes_max <= text.len() * 3, "{} of {bytes_max}", text.len());
+        }
     }
 
     #[test]

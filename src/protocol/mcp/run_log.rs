@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::protocol::Time;
 use crate::protocol::mcp::event::EventKind;
 
 /// Events that a log keeps at most, the terminal event included.
 pub const RUN_EVENTS_MAX: usize = 1_024;
-/// Bytes of encoded events that a log keeps at most.
+/// Bytes of events that a log keeps at most.
 pub const RUN_BYTES_MAX: usize = 1_048_576;
 /// How long a run can be found after its end, in milliseconds: 5 minutes.
 pub const RUN_RETENTION_MS: u64 = 300_000;
@@ -19,7 +18,7 @@ pub const RUN_RETENTION_MS: u64 = 300_000;
 pub struct RunLimits {
     /// Events at most; at least 2, for a first and a last one.
     pub events_max: usize,
-    /// Bytes of encoded events at most.
+    /// Bytes of events at most, as JSON text.
     pub bytes_max: usize,
 }
 
@@ -29,7 +28,7 @@ impl Default for RunLimits {
     }
 }
 
-/// One event, encoded once for everyone who sees it.
+/// One event as its readers get it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The event's `seq`.
@@ -40,18 +39,33 @@ pub struct Entry {
     pub event: Bytes,
 }
 
+/// One event as a log keeps it.
+#[derive(Clone, Debug)]
+pub struct Kept<T> {
+    /// The event's `seq`.
+    pub seq: u64,
+    /// The event's `type`.
+    pub kind: EventKind,
+    /// What there is to tell.
+    pub told: T,
+    bytes: usize,
+}
+
 /// The events of a run, oldest first, within [`RunLimits`].
 ///
 /// Over a bound the oldest *progress* goes, and is counted. The first and the terminal event are never dropped, so that
 /// the bytes can exceed their bound by these two. After the terminal event nothing is taken.
+///
+/// A log of a start and an end alone, as of a quick call, has no buffer.
 #[derive(Clone, Debug)]
-pub struct RunLog {
+pub struct RunLog<T> {
     limits: RunLimits,
-    entries: VecDeque<Entry>,
+    first: Option<Kept<T>>,
+    progress: VecDeque<Kept<T>>,
+    last: Option<Kept<T>>,
     bytes: usize,
     last_seq: u64,
     dropped: u64,
-    ended: Option<(EventKind, Time)>,
 }
 
 /// The run has its terminal event; nothing can follow.
@@ -59,37 +73,43 @@ pub struct RunLog {
 #[error("the run has ended")]
 pub struct Ended;
 
-impl RunLog {
+impl<T> RunLog<T> {
     /// An empty log.
     pub fn new(limits: RunLimits) -> Self {
-        RunLog { limits, entries: VecDeque::new(), bytes: 0, last_seq: 0, dropped: 0, ended: None }
+        RunLog { limits, first: None, progress: VecDeque::new(), last: None, bytes: 0, last_seq: 0, dropped: 0 }
     }
 
-    /// Takes the next event and returns its number; `encode` gets that number, to put it into the text.
-    ///
-    /// `now` is the run's end where `kind` is terminal.
+    /// Takes the next event, which counts as so many bytes, and returns its number.
     ///
     /// # Errors
-    /// [`Ended`] after a terminal event; `encode` is then not called.
-    pub fn append(&mut self, kind: EventKind, now: Time, encode: impl FnOnce(u64) -> Bytes) -> Result<u64, Ended> {
-        if self.ended.is_some() {
+    /// [`Ended`] after a terminal event.
+    pub fn append(&mut self, kind: EventKind, bytes: usize, told: T) -> Result<u64, Ended> {
+        if self.last.is_some() {
             return Err(Ended);
         }
         self.last_seq += 1;
-        let event = encode(self.last_seq);
-        self.bytes += event.len();
-        self.entries.push_back(Entry { seq: self.last_seq, kind, event });
-        if kind.is_terminal() {
-            self.ended = Some((kind, now));
+        self.bytes += bytes;
+        let kept = Kept { seq: self.last_seq, kind, told, bytes };
+        match kind {
+            EventKind::Started => self.first = Some(kept),
+            EventKind::Progress => self.progress.push_back(kept),
+            EventKind::Completed | EventKind::Failed => self.last = Some(kept),
         }
         self.drop_oldest_progress();
         Ok(self.last_seq)
     }
 
     /// The kept events with a number above `seq`, oldest first; 0 gives all.
-    pub fn events_after(&self, seq: u64) -> impl Iterator<Item = &Entry> {
-        let start = self.entries.partition_point(|entry| entry.seq <= seq);
-        self.entries.range(start..)
+    pub fn events_after(&mut self, seq: u64) -> impl Iterator<Item = &mut Kept<T>> {
+        let start = self.progress.partition_point(|kept| kept.seq <= seq);
+        let above = move |kept: &&mut Kept<T>| kept.seq > seq;
+        let (first, last) = (self.first.as_mut().filter(above), self.last.as_mut().filter(above));
+        first.into_iter().chain(self.progress.range_mut(start..)).chain(last)
+    }
+
+    /// The terminal event, once it is there.
+    pub fn last(&self) -> Option<&Kept<T>> {
+        self.last.as_ref()
     }
 
     /// The number of the newest event, 0 before the first.
@@ -107,26 +127,16 @@ impl RunLog {
         self.bytes
     }
 
-    /// The terminal event's kind and time, once it is there.
-    pub fn ended(&self) -> Option<(EventKind, Time)> {
-        self.ended
-    }
-
-    /// Whether the run ended `retention_ms` ago or longer.
-    pub fn is_expired(&self, now: Time, retention_ms: u64) -> bool {
-        self.ended.is_some_and(|(_, end)| now.since(end) >= retention_ms)
-    }
-
     fn drop_oldest_progress(&mut self) {
-        while self.entries.len() > self.limits.events_max || self.bytes > self.limits.bytes_max {
-            // The first event is the only one that can stand before the oldest progress, so this looks at two entries.
-            let Some(index) = self.entries.iter().position(|entry| entry.kind == EventKind::Progress) else {
-                return;
-            };
-            let gone = self.entries.remove(index).expect("the index was found above");
-            self.bytes -= gone.event.len();
+        while self.len() > self.limits.events_max || self.bytes > self.limits.bytes_max {
+            let Some(gone) = self.progress.pop_front() else { return };
+            self.bytes -= gone.bytes;
             self.dropped += 1;
         }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.progress.len() + usize::from(self.last.is_some())
     }
 }
 
@@ -138,12 +148,12 @@ mod tests {
 
     const SMALL: RunLimits = RunLimits { events_max: 4, bytes_max: 100 };
 
-    fn push(log: &mut RunLog, kind: EventKind, bytes: usize) -> Result<u64, Ended> {
-        log.append(kind, Time(7), |_| Bytes::from(vec![b'x'; bytes]))
+    fn push(log: &mut RunLog<()>, kind: EventKind, bytes: usize) -> Result<u64, Ended> {
+        log.append(kind, bytes, ())
     }
 
-    fn seqs(log: &RunLog, after: u64) -> Vec<u64> {
-        log.events_after(after).map(|entry| entry.seq).collect()
+    fn seqs(log: &mut RunLog<()>, after: u64) -> Vec<u64> {
+        log.events_after(after).map(|kept| kept.seq).collect()
     }
 
     #[test]
@@ -154,12 +164,12 @@ mod tests {
             push(&mut log, EventKind::Progress, 1).expect("running");
         }
 
-        assert_eq!((seqs(&log, 0), log.dropped()), (vec![1, 4, 5, 6], 2));
+        assert_eq!((seqs(&mut log, 0), log.dropped()), (vec![1, 4, 5, 6], 2));
 
         push(&mut log, EventKind::Completed, 1).expect("running");
 
-        assert_eq!((seqs(&log, 0), log.dropped()), (vec![1, 5, 6, 7], 3));
-        assert_eq!(seqs(&log, 5), [6, 7]);
+        assert_eq!((seqs(&mut log, 0), log.dropped()), (vec![1, 5, 6, 7], 3));
+        assert_eq!(seqs(&mut log, 5), [6, 7]);
     }
 
     #[test]
@@ -169,7 +179,7 @@ mod tests {
         push(&mut log, EventKind::Progress, 40).expect("running");
         push(&mut log, EventKind::Progress, 40).expect("running");
 
-        assert_eq!((seqs(&log, 0), log.bytes()), (vec![1, 3], 70));
+        assert_eq!((seqs(&mut log, 0), log.bytes()), (vec![1, 3], 70));
     }
 
     #[test]
@@ -179,7 +189,7 @@ mod tests {
         push(&mut log, EventKind::Progress, 1).expect("running");
         push(&mut log, EventKind::Failed, 200).expect("running");
 
-        assert_eq!((seqs(&log, 0), log.bytes(), log.dropped()), (vec![1, 3], 301, 1));
+        assert_eq!((seqs(&mut log, 0), log.bytes(), log.dropped()), (vec![1, 3], 301, 1));
     }
 
     #[test]
@@ -190,19 +200,7 @@ mod tests {
 
         assert_eq!(push(&mut log, EventKind::Progress, 1), Err(Ended));
         assert_eq!(push(&mut log, EventKind::Failed, 1), Err(Ended));
-        assert_eq!((log.last_seq(), log.ended()), (2, Some((EventKind::Completed, Time(7)))));
-    }
-
-    #[test]
-    fn a_run_expires_its_retention_after_its_end_and_never_before() {
-        let mut log = RunLog::new(SMALL);
-        push(&mut log, EventKind::Started, 1).expect("running");
-        assert!(!log.is_expired(Time(u64::MAX), RUN_RETENTION_MS));
-
-        push(&mut log, EventKind::Completed, 1).expect("running");
-
-        assert!(!log.is_expired(Time(7 + RUN_RETENTION_MS - 1), RUN_RETENTION_MS));
-        assert!(log.is_expired(Time(7 + RUN_RETENTION_MS), RUN_RETENTION_MS));
+        assert_eq!((log.last_seq(), log.last().map(|kept| kept.kind)), (2, Some(EventKind::Completed)));
     }
 
     proptest! {
@@ -221,8 +219,8 @@ mod tests {
             }
             push(&mut log, EventKind::Failed, end).expect("running");
 
-            let kept = seqs(&log, 0);
-            let bytes: usize = log.events_after(0).map(|entry| entry.event.len()).sum();
+            let kept = seqs(&mut log, 0);
+            let bytes: usize = log.events_after(0).map(|kept| kept.bytes).sum();
             prop_assert_eq!(kept.first(), Some(&1));
             prop_assert_eq!(kept.last(), Some(&log.last_seq()));
             prop_assert!(kept.is_sorted_by(|a, b| a < b));
