@@ -53,6 +53,7 @@ impl Session {
         let answer = match self.dispatch(call, route) {
             Ok(Served::Later) => return,
             Ok(Served::Now(result)) => Ok(result),
+            Err(fault) if era == Era::Modern => Err(error::stateless(fault)),
             Err(fault) => Err(fault),
         };
         if !self.finish(number) {

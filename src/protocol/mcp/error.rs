@@ -13,6 +13,9 @@ pub const HEADER_MISMATCH: i64 = -32020;
 pub const MISSING_CLIENT_CAPABILITY: i64 = -32021;
 /// The request names a revision that is not spoken here. Source: 2026-07-28.
 pub const UNSUPPORTED_VERSION: i64 = -32022;
+/// There are as many calls under way as may be, in the stateless era: MCP gives the codes up to -32000 meanings of its own
+/// there, so this is one of the application's. Before it was [`jsonrpc::SERVER_ERROR`].
+pub const TOO_MANY_CALLS: i64 = 429;
 /// There is no such resource, in revisions before 2026-07-28; from then on it is -32602.
 pub const RESOURCE_NOT_FOUND: i64 = -32002;
 /// The client has to visit a URL first. Source: 2025-11-25 alone.
@@ -49,6 +52,14 @@ pub fn resource_not_found(uri: &str, version: Version) -> Fault {
     coded(RESOURCE_NOT_FOUND, format!("Resource not found: {uri}"), Some(&data))
 }
 
+/// A fault as the stateless era has it.
+pub fn stateless(fault: Fault) -> Fault {
+    match fault {
+        Fault::TooManyCalls { .. } => coded(TOO_MANY_CALLS, fault.to_string(), None::<&()>),
+        other => other,
+    }
+}
+
 /// An error with a code of the application's own.
 pub fn other(code: i64, message: impl Into<String>, data: Option<Box<RawValue>>) -> Fault {
     Fault::Coded(Box::new(ErrorObject { code, message: message.into(), data }))
@@ -61,6 +72,15 @@ mod tests {
 
     fn object(fault: &Fault) -> serde_json::Value {
         serde_json::to_value(fault.to_object(Compat::Standard)).expect("serializes")
+    }
+
+    #[test]
+    fn the_stateless_era_has_no_code_of_ours_among_those_of_mcp() {
+        let full = Fault::TooManyCalls { scope: jsonrpc::Scope::Session, limit: 3 };
+
+        let text = "Too many concurrent calls: the limit is 3";
+        assert_eq!(object(&stateless(full)), json!({"code": 429, "message": text}));
+        assert_eq!(object(&stateless(Fault::RequestTooLarge)), object(&Fault::RequestTooLarge));
     }
 
     #[test]

@@ -421,7 +421,7 @@ fn streams_of_changes_are_bounded() {
 
     let refused = peer.ask(LAB, 16, "subscriptions/listen", listen)["error"].clone();
 
-    assert_eq!(refused["code"], -32000);
+    assert_eq!(refused["code"], 429);
     assert_eq!(peer.stateless(LAB, 17, "tools/call", call("echo"))["result"]["resultType"], "complete");
 }
 
