@@ -62,14 +62,14 @@ impl Refusal {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("expected one of {methods}"))
     }
 
-    /// The answer. Where there is no id, `"id":null` says so in the legacy era alone.
+    /// The answer. Where there is no id it has none: the schemas know no null.
     pub(super) fn into_response(self, is_modern: bool) -> Response {
         let Refusal { status, fault, id } = self;
         // An id that is no JSON-RPC id is not echoed where the schema of the answer has no room for it.
         let is_plain = |id: &RawValue| id.get().starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
         let id = id.filter(|id| !is_modern || is_plain(id));
         let text: Bytes = match &id {
-            None if is_modern => jsonrpc::anonymous_error(&fault, Compat::Standard),
+            None => jsonrpc::anonymous_error(&fault, Compat::Standard),
             id => jsonrpc::error_response(id.as_deref(), &fault, Compat::Standard),
         };
         let mut response = json(status, text);
