@@ -17,6 +17,8 @@ mod lab;
 mod limits;
 mod longpoll;
 mod mcp;
+#[path = "../support/mcp_schema/mod.rs"]
+mod mcp_schema;
 mod order;
 mod reference;
 mod sequence;

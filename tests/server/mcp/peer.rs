@@ -1,5 +1,7 @@
-//! A server with MCP topics on one socket, and a client that keeps what it gets until a test asks for it.
+//! A server with MCP topics on one socket, and a client that keeps what it gets until a test asks for it. What the server says
+//! in a session is held against the schema of the session's revision.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bennu::mcp::auth::{AuthRefused, Development, Identity, McpAuth};
@@ -12,6 +14,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::mcp_schema::{Flavour, Recorder};
 use crate::transcripts::client::Client;
 
 /// A `clientInfo` that is accepted.
@@ -82,7 +85,7 @@ impl TestServer {
     /// A client on a socket of its own.
     pub fn connect(&self) -> Peer {
         let client = Client::open(self.running.address(), "/socket/websocket", "vsn=2.0.0");
-        Peer { client, frames: Vec::new(), last_ref: 0 }
+        Peer { client, frames: Vec::new(), last_ref: 0, sessions: BTreeMap::new() }
     }
 }
 
@@ -128,11 +131,16 @@ pub struct Peer {
     /// Everything that came, in order.
     pub frames: Vec<Frame>,
     last_ref: u64,
+    /// What was said in the sessions, by their topics.
+    sessions: BTreeMap<String, Recorder>,
 }
 
 impl Peer {
     /// Joins; gives the status and the response.
     pub fn join(&mut self, topic: &str, params: &Value) -> (String, Value) {
+        let is_of_the_deployment = topic.starts_with("mcp:session") || params.get("clientInfo").is_some();
+        let flavour = if is_of_the_deployment { Flavour::Elixir } else { Flavour::Standard };
+        self.sessions.insert(topic.to_owned(), Recorder::new(flavour));
         let reference = self.send(topic, "phx_join", params);
         let reply = self.reply_to(reference);
         (reply["status"].as_str().expect("a status").to_owned(), reply["response"].clone())
@@ -223,6 +231,7 @@ impl Peer {
     /// Sends a JSON-RPC message as it is written here.
     pub fn message_text(&mut self, topic: &str, message: &str) {
         self.last_ref += 1;
+        self.note(topic, &serde_json::from_str(message).unwrap_or_default());
         self.client.send_text(&format!(r#"["{topic}","{}","{topic}","mcp_message",{message}]"#, self.last_ref));
         let reference = self.last_ref;
         self.reply_to(reference);
@@ -231,6 +240,9 @@ impl Peer {
     /// Sends a frame. The join_ref is the topic itself, so that it is the same from join to leave.
     pub fn send(&mut self, topic: &str, event: &str, payload: &Value) -> u64 {
         self.last_ref += 1;
+        if event == "mcp_message" {
+            self.note(topic, payload);
+        }
         let frame = json!([topic, self.last_ref.to_string(), topic, event, payload]);
         self.client.send_text(&frame.to_string());
         self.last_ref
@@ -273,9 +285,20 @@ impl Peer {
         self.client.destroy();
     }
 
+    /// Notes what is sent in a session.
+    fn note(&mut self, topic: &str, message: &Value) {
+        if let Some(session) = self.sessions.get_mut(topic) {
+            session.sent(message);
+        }
+    }
+
+    #[track_caller]
     fn take(&mut self, text: &str) {
         let (_, reference, topic, event, payload): (Value, Value, String, String, Value) =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("expected a frame, came {text}: {error}"));
+        if let (Some(session), "mcp_message") = (self.sessions.get_mut(&topic), event.as_str()) {
+            session.received(&payload);
+        }
         self.frames.push(Frame { reference, topic, event, payload, text: text.to_owned() });
     }
 }

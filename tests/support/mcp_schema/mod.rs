@@ -9,7 +9,7 @@ mod recorder;
 mod tasks;
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use jsonschema::ValidatorMap;
 use serde_json::{Map, Value};
@@ -38,9 +38,9 @@ const OF_SUBSCRIPTIONS: [&str; 6] = [
     "notifications/tools/list_changed",
 ];
 
-/// The schemas, compiled.
+/// The schemas, each compiled when it is first needed.
 pub struct Validator {
-    revisions: BTreeMap<&'static str, Revision>,
+    revisions: BTreeMap<&'static str, OnceLock<Revision>>,
 }
 
 /// What a JSON-RPC object is.
@@ -71,15 +71,10 @@ struct ErrorType {
 }
 
 impl Validator {
-    /// Reads and compiles all schemas; [`Validator::shared`] does so once.
-    pub fn new() -> Self {
-        Validator { revisions: REVISIONS.into_iter().map(|name| (name, Revision::compile(name))).collect() }
-    }
-
     /// The one of this process.
     pub fn shared() -> &'static Validator {
-        static SHARED: LazyLock<Validator> = LazyLock::new(Validator::new);
-        &SHARED
+        static SHARED: OnceLock<Validator> = OnceLock::new();
+        SHARED.get_or_init(|| Validator { revisions: REVISIONS.map(|name| (name, OnceLock::new())).into() })
     }
 
     /// Checks a message from a server, or a batch of them where the revision has batches.
@@ -114,7 +109,11 @@ impl Validator {
     }
 
     fn revision(&self, name: &str) -> Result<&Revision, String> {
-        self.revisions.get(name).ok_or_else(|| format!("expected a revision of {REVISIONS:?}, got {name:?}"))
+        let (name, revision) = self
+            .revisions
+            .get_key_value(name)
+            .ok_or_else(|| format!("expected a revision of {REVISIONS:?}, got {name:?}"))?;
+        Ok(revision.get_or_init(|| Revision::compile(name)))
     }
 }
 

@@ -9,6 +9,9 @@ use super::{Kind, MODERN, OF_SUBSCRIPTIONS, SUBSCRIPTION_ID, Validator, kind};
 /// How many messages a report shows.
 const SHOWN_MAX: usize = 30;
 
+/// The last revision with a handshake.
+const LATEST_LEGACY: &str = "2025-11-25";
+
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
@@ -124,13 +127,11 @@ impl Recorder {
                 if method == "initialize" {
                     self.capabilities = message["params"]["capabilities"].clone();
                 }
-                let request = Request {
-                    method: method.to_owned(),
-                    params: message["params"].clone(),
-                    progress: None,
-                    state: State::UnderWay,
-                };
-                self.requests.insert(message["id"].to_string(), request);
+                self.note_request(message, method);
+            }
+            // Nonsense with an id may be told that it is.
+            (Err(_) | Ok(Kind::Request), method) if message.get("id").is_some() => {
+                self.note_request(message, method.unwrap_or_default())
             }
             (Ok(Kind::Notification), Some("notifications/cancelled")) => {
                 if let Some(request) = self.requests.get_mut(&message["params"]["requestId"].to_string()) {
@@ -143,6 +144,16 @@ impl Recorder {
             }
             _ => {}
         }
+    }
+
+    fn note_request(&mut self, message: &Value, method: &str) {
+        let request = Request {
+            method: method.to_owned(),
+            params: message["params"].clone(),
+            progress: None,
+            state: State::UnderWay,
+        };
+        self.requests.insert(message["id"].to_string(), request);
     }
 
     fn check(&mut self, message: &Value) -> Result<(), String> {
@@ -170,7 +181,7 @@ impl Recorder {
         }
         let (method, params) = (request.method.clone(), request.params.clone());
         let revision = match (method.as_str(), stated_version(&params)) {
-            ("initialize", _) => message["result"]["protocolVersion"].as_str().unwrap_or("2025-11-25"),
+            ("initialize", _) => message["result"]["protocolVersion"].as_str().unwrap_or(LATEST_LEGACY),
             // Whoever states a version that the server hasn't gets an error of the one that knows such errors.
             (_, Some(version)) => {
                 if kind == Kind::Error {
@@ -179,9 +190,14 @@ impl Recorder {
                     version
                 }
             }
-            (_, None) => self.revision(),
+            (method, None) => self.revision_of_answer(method),
         };
-        validator.check_from_server(revision, message, Some(&method))?;
+        // Who asks with an id that MCP has no room for gets it back nevertheless: JSON-RPC has.
+        let mut checked = message.clone();
+        if !id.is_string() && !id.is_number() {
+            checked["id"] = Value::from("an id");
+        }
+        validator.check_from_server(revision, &checked, Some(&method))?;
 
         let revision = revision.to_owned();
         let result = &message["result"];
@@ -273,6 +289,13 @@ impl Recorder {
     /// What the connection speaks: what it agreed on, or else the revision without agreement.
     fn revision(&self) -> &str {
         self.agreed.as_deref().unwrap_or(MODERN)
+    }
+
+    /// The revision of the answer to a request that states none. A ping may come before anything was agreed on, and is of the
+    /// revisions that have one.
+    fn revision_of_answer(&self, method: &str) -> &str {
+        let agreed = self.agreed.as_deref();
+        agreed.unwrap_or(if method == "ping" { LATEST_LEGACY } else { MODERN })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A server with MCP over HTTP, tools whose calls wait until a test lets them go on, and a client that reads answers as they
-//! come.
+//! come. What the server says is held against the schema of its revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
+use crate::mcp_schema::{Flavour, Recorder};
+
 /// Bounds every wait for something that has to happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -29,10 +31,34 @@ pub struct Lab {
     pub gate: Arc<Semaphore>,
     /// Tells of each call of `wait` that began, and how it ended.
     told: Mutex<Receiver<&'static str>>,
+    /// What was said in each session.
+    said: Mutex<BTreeMap<String, Arc<Said>>>,
     mcp: Arc<Mcp>,
     address: SocketAddr,
     running: Mutex<Option<Running>>,
     runtime: Runtime,
+}
+
+/// What was said in a session, or in one exchange without.
+struct Said(Mutex<(Recorder, BTreeSet<String>)>);
+
+impl Said {
+    fn new() -> Arc<Self> {
+        Arc::new(Said(Mutex::new((Recorder::new(Flavour::Standard), BTreeSet::new()))))
+    }
+
+    fn sent(&self, message: &Value) {
+        self.0.lock().expect("no complaint before").0.sent(message);
+    }
+
+    /// Takes what the server said; what is said again under the same id of an event is left out.
+    #[track_caller]
+    fn received(&self, message: &Value, event_id: &str) {
+        let (recorder, seen) = &mut *self.0.lock().expect("no complaint before");
+        if event_id.is_empty() || seen.insert(event_id.to_owned()) {
+            recorder.received(message);
+        }
+    }
 }
 
 /// Tells how a call ends whose future is dropped.
@@ -90,7 +116,16 @@ impl Lab {
             .expect("a free port of 127.0.0.1");
         let address = running.address();
         drop(guard);
-        Lab { server, gate, told: Mutex::new(told), mcp, address, running: Mutex::new(Some(running)), runtime }
+        Lab {
+            server,
+            gate,
+            told: Mutex::new(told),
+            said: Mutex::default(),
+            mcp,
+            address,
+            running: Mutex::new(Some(running)),
+            runtime,
+        }
     }
 
     /// The next word of a call of `wait`.
@@ -114,9 +149,15 @@ impl Lab {
         self.runtime.spawn(running.shut_down());
     }
 
-    /// Sends a request and reads the head of its answer.
+    /// Sends a request and reads the head of its answer. What the answer says belongs to the session that is named, or opened.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+        let named = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("mcp-session-id"));
+        let said = named.and_then(|(_, id)| self.said.lock().expect("no panic").get(*id).cloned());
+        let said = said.unwrap_or_else(Said::new);
+        if let Some(message) = body.and_then(|body| serde_json::from_slice(body).ok()) {
+            said.sent(&message);
+        }
         let mut stream = TcpStream::connect(self.address).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
@@ -132,7 +173,11 @@ impl Lab {
         head += "\r\n";
         // A server that refuses by the head may close before it has read the body.
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.unwrap_or_default()));
-        Answer::read(stream)
+        let answer = Answer::read(stream, Arc::clone(&said));
+        if let Some(id) = answer.header("mcp-session-id") {
+            self.said.lock().expect("no panic").insert(id.to_owned(), said);
+        }
+        answer
     }
 
     /// Sends a request whose headers say how its body is framed, and the bytes as they are.
@@ -146,7 +191,7 @@ impl Lab {
         }
         head += "\r\n";
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(bytes));
-        Answer::read(stream)
+        Answer::read(stream, Said::new())
     }
 
     /// A POST as a client would send it, with further headers; an empty value leaves one out.
@@ -260,6 +305,7 @@ pub struct Answer {
     /// What of a stream has been read and not been given.
     text: String,
     is_over: bool,
+    said: Arc<Said>,
 }
 
 /// An event of a stream.
@@ -281,7 +327,7 @@ impl Event {
 
 impl Answer {
     #[track_caller]
-    fn read(stream: TcpStream) -> Self {
+    fn read(stream: TcpStream, said: Arc<Said>) -> Self {
         let mut from = BufReader::new(stream);
         let mut line = || {
             let mut line = String::new();
@@ -298,7 +344,7 @@ impl Answer {
             headers.push((name.to_ascii_lowercase(), value.to_owned()));
         }
         let mut answer =
-            Answer { status, headers, from, left: 0, is_chunked: false, text: String::new(), is_over: false };
+            Answer { status, headers, from, left: 0, is_chunked: false, text: String::new(), is_over: false, said };
         answer.is_chunked = answer.header("transfer-encoding") == Some("chunked");
         answer.left = answer.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         answer
@@ -345,8 +391,12 @@ impl Answer {
 
     #[track_caller]
     pub fn json(self) -> Value {
+        let said = Arc::clone(&self.said);
         let body = self.body();
-        serde_json::from_str(&body).unwrap_or_else(|error| panic!("expected JSON, came {body:?}: {error}"))
+        let message =
+            serde_json::from_str(&body).unwrap_or_else(|error| panic!("expected JSON, came {body:?}: {error}"));
+        said.received(&message, "");
+        message
     }
 
     /// The next event, comments included; none at the end of the stream.
@@ -371,6 +421,9 @@ impl Answer {
             }
         }
         self.text = rest.to_owned();
+        if event.data.as_ref().is_some_and(|data| !data.is_empty()) {
+            self.said.received(&event.json(), &event.id);
+        }
         Some(event)
     }
 
