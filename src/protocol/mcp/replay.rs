@@ -11,6 +11,10 @@ use bytes::Bytes;
 pub const REPLAY_EVENTS_MAX: usize = 1_024;
 /// Bytes of events that a stream keeps for clients that come back; the last event is kept whatever its size.
 pub const REPLAY_BYTES_MAX: usize = 1_048_576;
+/// Bytes of events that all ended streams of a session keep; the oldest streams go.
+pub const SESSION_REPLAY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of events that all streams of a server keep. Above it a stream keeps its last event alone.
+pub const SERVER_REPLAY_BYTES_MAX: usize = 256 << 20;
 
 /// The id of an event: `<stream>-<seq>`, two numbers without signs or leading zeros.
 ///
@@ -84,6 +88,19 @@ impl ReplayLog {
         self.events.back().expect("the last event is kept")
     }
 
+    /// Forgets all but the last event.
+    pub fn forget(&mut self) {
+        if let Some(last) = self.events.pop_back() {
+            self.bytes = last.len();
+            self.events = VecDeque::from([last]);
+        }
+    }
+
+    /// Bytes of the kept events.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The number of the last event; 0 if there was none.
     pub fn last(&self) -> u64 {
         self.last
@@ -148,6 +165,11 @@ mod tests {
 
         assert_eq!(log.after(1).map(Iterator::count), Ok(1));
         assert_eq!(log.after(0).map(Iterator::count), Err(NotKept::Gone { after: 0, oldest: 2 }));
+
+        log.append(|_| Bytes::from_static(b"third"));
+        log.forget();
+        assert_eq!((log.after(2).map(Iterator::count), log.bytes()), (Ok(1), 5));
+        assert_eq!(log.after(1).map(Iterator::count), Err(NotKept::Gone { after: 1, oldest: 3 }));
     }
 
     proptest! {

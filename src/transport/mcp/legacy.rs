@@ -58,9 +58,9 @@ pub(super) fn post(
         let is_batch = text.first() == Some(&b'[');
         return Ok(json(StatusCode::OK, if is_batch { array(waiting) } else { first(waiting) }));
     }
-    let stream = session.open_answer(route, waker, waiting, requests);
+    let stream = session.open_answer(route, waker, http.sessions.kept(), waiting, requests);
     let retry_ms = session.can_pause().then_some(http.options.retry_ms);
-    read(stream.open(&session, retry_ms, http.options.keep_alive_ms))
+    Ok(events::response(stream.open(&session, retry_ms, http.options.keep_alive_ms)))
 }
 
 /// Opens a session.
@@ -86,7 +86,7 @@ fn open(http: &Arc<Shared>, server: &Arc<ServerShared>, user: Identity, text: &[
         return Ok(json(StatusCode::BAD_REQUEST, answer));
     }
     tracing::debug!(session = session.id(), user = &*user.user, "an MCP session begins");
-    let stream = EventStream::standing(standing, waker);
+    let stream = EventStream::standing(standing, waker, http.sessions.kept());
     let opened = HttpSession::new(Arc::clone(&session), stream, Arc::clone(server), user);
     let id = http.sessions.insert(opened).map_err(|Full| {
         session.end();
@@ -172,21 +172,14 @@ pub(super) fn get(
     let session = session(http, server, user, arrival)?;
     let Some(id) = arrival.one(LAST_EVENT_ID)? else {
         let retry_ms = session.can_pause().then_some(http.options.retry_ms);
-        return read(session.standing.open(&session, retry_ms, http.options.keep_alive_ms));
+        return Ok(events::response(session.standing.open(&session, retry_ms, http.options.keep_alive_ms)));
     };
     let id = EventId::parse(id).ok_or_else(|| Refusal::invalid("Last-Event-ID: expected the id of an event"))?;
     let stream = session.stream(id.stream);
     // Not 404, which says that the session is gone.
     let gone = || Refusal::invalid("Last-Event-ID: there is no such stream, or no longer");
-    read(stream.ok_or_else(gone)?.resume(&session, id.seq, http.options.keep_alive_ms))
-}
-
-fn read(reader: Result<super::stream::Reader, Unreadable>) -> Result<Response, Refusal> {
-    match reader {
+    match stream.ok_or_else(gone)?.resume(&session, id.seq, http.options.keep_alive_ms) {
         Ok(reader) => Ok(events::response(reader)),
-        Err(Unreadable::Read) => {
-            Err(Refusal::new(StatusCode::CONFLICT, "the session has its standing stream open already"))
-        }
         // What tells an EventSource not to come back.
         Err(Unreadable::Ended) => Ok(empty(StatusCode::NO_CONTENT)),
         Err(Unreadable::NotKept(why)) => Err(Refusal::invalid(format!("Last-Event-ID: {why}"))),

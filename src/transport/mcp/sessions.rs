@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::stream::{EventStream, STANDING};
+use super::stream::{EventStream, Kept, STANDING};
 use crate::mcp::auth::Identity;
 use crate::mcp::{Item, Outgoing, ServerShared, Session};
+use crate::protocol::mcp::replay::SESSION_REPLAY_BYTES_MAX;
 use crate::protocol::mcp::version::Version;
 use crate::{clock, random};
 
@@ -29,6 +30,7 @@ pub(super) struct Sessions(Arc<Table>);
 struct Table {
     sessions_max: usize,
     idle_ms: u64,
+    kept: Kept,
     entries: Mutex<Entries>,
 }
 
@@ -59,11 +61,16 @@ pub(super) struct HttpSession {
 
 impl Sessions {
     pub(super) fn new(sessions_max: usize, idle_ms: u64) -> Self {
-        Sessions(Arc::new(Table { sessions_max, idle_ms, entries: Mutex::default() }))
+        Sessions(Arc::new(Table { sessions_max, idle_ms, kept: Kept::default(), entries: Mutex::default() }))
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.entries.lock().by_id.len()
+    }
+
+    /// What the streams of all sessions keep.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.0.kept
     }
 
     /// Takes a session in and gives its id, 32 hex digits.
@@ -178,11 +185,12 @@ impl HttpSession {
         &self,
         outgoing: Arc<Outgoing>,
         waker: Arc<AtomicWaker>,
+        kept: &Kept,
         waiting: VecDeque<Item>,
         requests: usize,
     ) -> Arc<EventStream> {
         let number = self.last_stream.fetch_add(1, Ordering::Relaxed) + 1;
-        let stream = EventStream::answer(number, outgoing, waker, waiting, requests, self.can_pause());
+        let stream = EventStream::answer(number, outgoing, waker, kept, waiting, requests, self.can_pause());
         let mut answers = self.answers.lock();
         self.forget_ended(&mut answers, clock::now());
         answers.insert(number, Arc::clone(&stream));
@@ -197,12 +205,19 @@ impl HttpSession {
         self.answers.lock().get(&number).cloned()
     }
 
+    /// Forgets streams at their ends: those that are over for long, and the oldest of those that are too many or too large.
     fn forget_ended(&self, answers: &mut BTreeMap<u64, Arc<EventStream>>, now: crate::protocol::Time) {
-        let ended: Vec<_> =
-            answers.values().filter_map(|stream| Some((stream.ended_at(now)?, stream.number()))).collect();
-        let too_many = ended.len().saturating_sub(ENDED_STREAMS_MAX);
-        for (index, (ended_at, number)) in ended.into_iter().enumerate() {
-            if index < too_many || now.since(ended_at) >= ENDED_STREAM_MS {
+        let ended: Vec<_> = answers
+            .values()
+            .filter_map(|stream| Some((stream.ended_at(now)?, stream.number(), stream.kept_bytes())))
+            .collect();
+        let (mut streams, mut bytes) = (0, 0);
+        for (ended_at, number, kept) in ended.into_iter().rev() {
+            streams += 1;
+            bytes += kept;
+            let is_newest = streams == 1;
+            let fits = streams <= ENDED_STREAMS_MAX && (bytes <= SESSION_REPLAY_BYTES_MAX || is_newest);
+            if !fits || now.since(ended_at) >= ENDED_STREAM_MS {
                 answers.remove(&number);
             }
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,10 +16,31 @@ use super::events::{self, KeepAlive};
 use super::sessions::HttpSession;
 use crate::mcp::{Item, Kind, Outgoing};
 use crate::protocol::Time;
-use crate::protocol::mcp::replay::{EventId, NotKept, ReplayLog};
+use crate::protocol::mcp::replay::{EventId, NotKept, ReplayLog, SERVER_REPLAY_BYTES_MAX};
 
 /// The number of a session's standing stream.
 pub(super) const STANDING: u64 = 0;
+
+/// The bytes that all streams keep for clients that come back. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Arc<AtomicUsize>);
+
+impl Kept {
+    /// Notes that one stream keeps `after` bytes instead of `before`; whether all keep more than they may.
+    fn change(&self, before: usize, after: usize) -> bool {
+        let all = if after >= before {
+            self.0.fetch_add(after - before, Ordering::Relaxed) + (after - before)
+        } else {
+            self.0.fetch_sub(before - after, Ordering::Relaxed) - (before - after)
+        };
+        all > SERVER_REPLAY_BYTES_MAX
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// The answer to one POST, or a session's standing stream.
 ///
@@ -32,6 +54,7 @@ pub(super) struct EventStream {
     number: u64,
     outgoing: Arc<Outgoing>,
     waker: Arc<AtomicWaker>,
+    kept: Kept,
     state: Mutex<State>,
 }
 
@@ -53,8 +76,6 @@ struct State {
 
 /// A stream that can't be picked up.
 pub(super) enum Unreadable {
-    /// Somebody reads it.
-    Read,
     /// It is at its end, and the client has everything.
     Ended,
     /// What the client lacks is not there.
@@ -72,8 +93,8 @@ enum Step {
 
 impl EventStream {
     /// The standing stream of a session.
-    pub(super) fn standing(outgoing: Arc<Outgoing>, waker: Arc<AtomicWaker>) -> Arc<Self> {
-        Arc::new(Self::new(STANDING, outgoing, waker, VecDeque::new(), None, true))
+    pub(super) fn standing(outgoing: Arc<Outgoing>, waker: Arc<AtomicWaker>, kept: &Kept) -> Arc<Self> {
+        Arc::new(Self::new(STANDING, outgoing, waker, kept, VecDeque::new(), None, true))
     }
 
     /// The answer to a POST with so many requests; `waiting` is there already.
@@ -81,17 +102,19 @@ impl EventStream {
         number: u64,
         outgoing: Arc<Outgoing>,
         waker: Arc<AtomicWaker>,
+        kept: &Kept,
         waiting: VecDeque<Item>,
         requests: usize,
         pauses: bool,
     ) -> Arc<Self> {
-        Arc::new(Self::new(number, outgoing, waker, waiting, Some(requests), pauses))
+        Arc::new(Self::new(number, outgoing, waker, kept, waiting, Some(requests), pauses))
     }
 
     fn new(
         number: u64,
         outgoing: Arc<Outgoing>,
         waker: Arc<AtomicWaker>,
+        kept: &Kept,
         waiting: VecDeque<Item>,
         unanswered: Option<usize>,
         pauses: bool,
@@ -106,33 +129,31 @@ impl EventStream {
             is_closed: false,
             ended_at: None,
         };
-        EventStream { number, outgoing, waker, state: Mutex::new(state) }
+        EventStream { number, outgoing, waker, kept: kept.clone(), state: Mutex::new(state) }
     }
 
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Reads it from here on; `retry_ms` where the client is told at once how to come back.
+    /// Reads it from here on; `retry_ms` where the client is told at once how to come back. Whoever read it before reads no
+    /// more: a session has one client, whose earlier connection may be dead without anyone having been told.
     pub(super) fn open(
         self: &Arc<Self>,
         session: &Arc<HttpSession>,
         retry_ms: Option<u64>,
         keep_alive_ms: u64,
-    ) -> Result<Reader, Unreadable> {
+    ) -> Reader {
         let mut state = self.state.lock();
-        if state.reader != 0 {
-            return Err(Unreadable::Read);
-        }
         let id = EventId { stream: self.number, seq: state.log.last() };
         let first = retry_ms.map(|retry_ms| events::priming(id, retry_ms));
         if self.number == STANDING {
             self.forget_pauses(&mut state);
         }
-        Ok(self.reader(&mut state, session, first.unwrap_or_default(), keep_alive_ms))
+        self.reader(&mut state, session, first.unwrap_or_default(), keep_alive_ms)
     }
 
-    /// Reads on after an event. Whoever read it before reads no more: its client would not ask if it still did.
+    /// Reads on after an event. Whoever read it before reads no more.
     pub(super) fn resume(
         self: &Arc<Self>,
         session: &Arc<HttpSession>,
@@ -205,6 +226,7 @@ impl EventStream {
         let State { waiting, log, unanswered, pauses, .. } = &mut *state;
         self.waker.register(cx.waker());
         waiting.extend(self.outgoing.take());
+        let mut kept = log.bytes();
         while let Some(item) = waiting.pop_front() {
             match item.kind {
                 Kind::Pause if *pauses => return Step::Over,
@@ -217,6 +239,10 @@ impl EventStream {
                         event.into()
                     });
                     out.extend_from_slice(event);
+                    if self.kept.change(std::mem::replace(&mut kept, log.bytes()), log.bytes()) {
+                        log.forget();
+                        self.kept.change(std::mem::replace(&mut kept, log.bytes()), log.bytes());
+                    }
                 }
             }
             if let (Kind::Response(_) | Kind::Unanswered, Some(left)) = (item.kind, unanswered.as_mut()) {
@@ -226,11 +252,22 @@ impl EventStream {
         if state.is_closed || state.unanswered == Some(0) { Step::Over } else { Step::Open }
     }
 
+    /// Bytes that it keeps for a client that comes back.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.state.lock().log.bytes()
+    }
+
     fn leave(&self, reader: u64) {
         let mut state = self.state.lock();
         if state.reader == reader {
             state.reader = 0;
         }
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.kept.change(self.state.get_mut().log.bytes(), 0);
     }
 }
 

@@ -24,6 +24,9 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// The revision whose requests say everything themselves.
 pub const MODERN: &str = "2026-07-28";
 
+/// Bytes of what `large` gives.
+pub const LARGE_BYTES: usize = 250_000;
+
 /// A server in this process, at `/mcp` and `/mcp/lab`, and a second one at `/mcp/other`.
 pub struct Lab {
     pub server: McpServer,
@@ -99,6 +102,10 @@ impl Lab {
             .tool(Tool::new("quick", |_: NoArguments, context: CallContext| async move {
                 context.progress(1.0, None, None);
                 Ok("quick")
+            }))
+            .tool(Tool::new("large", |_: NoArguments, context: CallContext| async move {
+                context.progress(1.0, None, None);
+                Ok("x".repeat(LARGE_BYTES))
             }))
             .tool(Tool::new("ask", |_: NoArguments, context: CallContext| async move {
                 let roots = context.roots("roots").await?;

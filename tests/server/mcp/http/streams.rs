@@ -4,7 +4,7 @@ use serde_json::json;
 
 use bennu::mcp::auth::Development;
 
-use super::lab::{Lab, request};
+use super::lab::{LARGE_BYTES, Lab, request};
 
 #[test]
 fn events_come_as_they_happen_and_end_with_the_answer() {
@@ -152,4 +152,23 @@ fn a_silent_stream_gets_comments() {
     let silent = answer.next().expect("a comment");
 
     assert!(silent.comment && silent.data.is_none() && silent.id.is_empty());
+}
+
+#[test]
+fn ended_streams_of_a_session_are_kept_within_their_bytes_the_newest_in_any_case() {
+    const KEPT_BYTES_MAX: usize = 4 << 20;
+    let lab = Lab::new();
+    let client = lab.open("2025-06-18");
+    let fit = (KEPT_BYTES_MAX / LARGE_BYTES) as u64;
+
+    for id in 1..=fit + 2 {
+        let mut answer = client.call(id, "large");
+        while answer.next().is_some() {}
+    }
+
+    let last = fit + 2;
+    let mut again = client.get(&format!("{last}-1"));
+    assert_eq!(again.message().json()["result"]["content"][0]["text"].as_str().map(str::len), Some(LARGE_BYTES));
+    assert_eq!(client.get("1-1").status, 400, "the oldest is forgotten");
+    assert_eq!(client.get(&format!("{}-2", last - 1)).status, 204, "the one before is kept");
 }
