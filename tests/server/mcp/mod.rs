@@ -10,4 +10,6 @@ mod peer;
 mod servers;
 mod sessions;
 mod status;
+mod tasks;
 mod watching;
+mod withdrawn;

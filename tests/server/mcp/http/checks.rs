@@ -3,7 +3,7 @@
 use bennu::mcp::auth::{AuthRefused, Identity, McpAuth};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::lab::{Answer, Lab, MODERN, initialize, modern, request};
 

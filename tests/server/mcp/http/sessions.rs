@@ -6,7 +6,7 @@ use bennu::mcp::Tool;
 use bennu::mcp::auth::Development;
 use serde_json::{Value, json};
 
-use super::lab::{Answer, DEADLINE, Lab, call, initialize, request};
+use super::lab::{Answer, DEADLINE, Lab, call, initialize, modern, request};
 
 #[track_caller]
 fn until(what: &str, holds: impl Fn() -> bool) {
@@ -119,6 +119,8 @@ fn a_batch_is_answered_whole() {
     rest.sort_by_key(Value::as_u64);
     assert_eq!((rest, answer.next()), ([json!(4), json!(5)], None));
 
+    let among = json!([request(6, "ping", json!({})), modern(7, "tools/list", json!({}))]);
+    assert_eq!(client.post(&among).status, 400, "a stateless request has no place in a batch");
     let many: Vec<_> = (0..101).map(|id| request(id, "ping", json!({}))).collect();
     assert_eq!((client.post(&json!([])).status, client.post(&json!(many)).status), (400, 400));
     let later = lab.open("2025-06-18");
@@ -196,6 +198,26 @@ fn the_end_of_a_session_ends_its_calls() {
     assert_eq!(lab.told(), "dropped");
     assert_eq!(answer.message().json()["result"]["isError"], true);
     assert_eq!(answer.next(), None);
+}
+
+#[test]
+fn whoever_waits_for_a_call_hears_of_its_end_when_the_server_stops() {
+    let lab = Lab::new();
+    let client = lab.open("2025-11-25");
+    let mut legacy = client.call(1, "wait");
+    let mut stateless = lab.stateless(1, "tools/call", json!({"name": "wait"}), &[]);
+    assert_eq!((lab.told(), lab.told()), ("began", "began"));
+
+    lab.shut_down();
+
+    for answer in [&mut legacy, &mut stateless] {
+        let result = answer.message().json()["result"].clone();
+        assert_eq!(
+            (&result["isError"], &result["content"][0]["text"]),
+            (&json!(true), &json!("cancelled: the server stops"))
+        );
+        assert_eq!(answer.next(), None);
+    }
 }
 
 #[test]

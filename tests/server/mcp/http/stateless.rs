@@ -92,6 +92,20 @@ fn arguments_that_a_tool_wants_as_headers_are_compared() {
     for header in ["=?base64?SGVsbG8?=", "=?base64?SGVs!!!bG8=?=", "", "hello"] {
         assert_eq!(error(call("Hello", header)), (400, -32020, json!(1)), "{header}");
     }
+    // The header is compared with what the tool will read: the last of two.
+    let twice = |header: &str| {
+        let meta = modern(1, "", json!({}))["params"]["_meta"].clone();
+        let params = format!(r#"{{"name":"headed","arguments":{{"p":"first","p":"last"}},"_meta":{meta}}}"#);
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        let headers = [
+            ("MCP-Protocol-Version", MODERN),
+            ("Mcp-Method", "tools/call"),
+            ("Mcp-Name", "headed"),
+            ("Mcp-Param-P", header),
+        ];
+        lab.post_to("/mcp", &headers, body.as_bytes()).status
+    };
+    assert_eq!((twice("last"), twice("first")), (200, 400));
     let without = lab.stateless(1, "tools/call", json!({"name": "headed"}), &[("Mcp-Param-P", "x")]);
     assert_eq!(error(without), (400, -32020, json!(1)));
 }
