@@ -308,3 +308,37 @@ impl Drop for Reader {
         self.session.reader_left();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Reads what there is without being a client's reader.
+    fn read(stream: &EventStream) -> usize {
+        let mut out = Vec::new();
+        stream.read(0, &Context::from_waker(Waker::noop()), &mut out);
+        out.len()
+    }
+
+    #[test]
+    fn where_all_streams_keep_too_much_one_keeps_its_last_event() {
+        let kept = Kept::default();
+        let (outgoing, waker) = events::outgoing();
+        let stream = EventStream::standing(Arc::clone(&outgoing), waker, &kept);
+        let push = || outgoing.push(Kind::Notification, Bytes::from_static(b"{}"));
+        push();
+        push();
+        let event = read(&stream) / 2;
+        assert_eq!((kept.bytes(), stream.kept_bytes()), (2 * event, 2 * event));
+
+        assert!(!kept.change(0, SERVER_REPLAY_BYTES_MAX - 2 * event), "as much as may be");
+        push();
+        assert_eq!((read(&stream), stream.kept_bytes()), (event, event), "given to its reader, and kept alone");
+
+        assert!(!kept.change(SERVER_REPLAY_BYTES_MAX - 2 * event, 0));
+        drop(stream);
+        assert_eq!(kept.bytes(), 0);
+    }
+}
