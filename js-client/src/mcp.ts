@@ -508,8 +508,10 @@ export class McpTransport {
         if (answer.error) this.#report(this.#handshakeError(`${method} failed: ${reasonOf(answer.error)}`))
       }
       if (handshake.initialized) {
-        this.#tell({ jsonrpc: "2.0", method: "notifications/initialized" })
-        this.#adoptSessionId()
+        const message: JsonRpcMessage = { jsonrpc: "2.0", method: "notifications/initialized" }
+        // Who has closed the transport expects no receipt.
+        const reject = (error: Error) => void (this.#isClosed() || this.#report(error))
+        this.#push({ message, resolve: () => {}, reject })
       }
       if (handshake.setLevel) this.#ask("logging/setLevel", handshake.setLevel, report("logging/setLevel"))
       for (const params of handshake.subscriptions.values()) this.#ask("resources/subscribe", params, report("resources/subscribe"))
@@ -523,15 +525,13 @@ export class McpTransport {
     this.#replayCount += 1
     const id = `bennu-client:${this.#replayCount}`
     this.#replays.set(id, onAnswer)
-    this.#tell({ jsonrpc: "2.0", id, method, params }, (error) => {
+    const message: JsonRpcMessage = { jsonrpc: "2.0", id, method, params }
+    const fail = (error: Error) => {
       if (this.#replays.delete(id)) onAnswer({ jsonrpc: "2.0", id, error: { code: CONNECTION_LOST, message: error.message } })
-    })
-  }
-
-  #tell(message: JsonRpcMessage, onFailure: (error: Error) => void = (error) => this.#report(error)): void {
+    }
     this.#channel!.push(MESSAGE, message, this.#sendTimeoutMs)
-      .receive("error", (reply) => onFailure(rejected(message, reply)))
-      .receive("timeout", () => onFailure(this.#receiptTimeout(message)))
+      .receive("error", (reply) => fail(rejected(message, reply)))
+      .receive("timeout", () => fail(this.#receiptTimeout(message)))
   }
 
   #forgetReplays(): void {

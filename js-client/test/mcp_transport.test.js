@@ -539,6 +539,39 @@ describe("a lost connection", () => {
     assert.deepEqual(it.fake.messages().at(-1), result("ask-2"))
   })
 
+  // Reported by a reviewer: the repeated notification's wait for its receipt outlived the session, and onerror came after onclose.
+  for (const [what, end, closes] of [
+    ["the transport is closed", ({ transport }) => transport.close(), 1],
+    ["the connection is lost again", ({ fake }) => fake.cut(), 0],
+  ]) {
+    test(`that was taken up owes no receipt any more when ${what}`, ONE_TEST, async (t) => {
+      const initialized = []
+      const it = await setUp(t, (join) => {
+        const session = legacy()(join)
+        const onMessage = (message) => {
+          if (join.topic !== "mcp:server:one") return "silent"
+          if (message.method !== "notifications/initialized") return session.onMessage(message)
+          // Only the session that took the first one's place is slow.
+          return initialized.push(message) === 2 ? "silent" : undefined
+        }
+        return { ...session, onMessage }
+      }, { sendTimeoutMs: 500 })
+      const clock = new McpTransport(it.socket, { server: "clock", sendTimeoutMs: 500 })
+      finallyDo(t, () => clock.close())
+      await shakeHands(it)
+      it.fake.cut()
+      await until(() => initialized.length === 2)
+
+      await end(it)
+      await until(() => it.told.closes === closes && (closes === 1 || it.told.reconnects === 2))
+      await clock.start()
+      await assert.rejects(clock.send(request(1)), kindOf("timeout"))
+
+      // The receipt that was asked for earlier, with the same patience, would have been missed by then.
+      assert.deepEqual([it.told.errors, it.told.closes], [[], closes])
+    })
+  }
+
   test("tells that a notification on its way may not have arrived", ONE_TEST, async (t) => {
     const { fake, transport } = await setUp(t, () => ({ onMessage: () => "silent" }))
     await transport.start()
