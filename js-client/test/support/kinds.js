@@ -5,18 +5,26 @@ import { Client as ClientV1 } from "@modelcontextprotocol/sdk/client/index.js"
 import {
   CreateMessageRequestSchema,
   ElicitRequestSchema,
+  ListRootsRequestSchema,
+  LoggingMessageNotificationSchema,
+  PromptListChangedNotificationSchema,
+  ResourceListChangedNotificationSchema,
   ResourceUpdatedNotificationSchema,
   ToolListChangedNotificationSchema,
 } from "@modelcontextprotocol/sdk/types.js"
 import { McpTransport } from "bennu-client"
-import { Socket } from "phoenix"
+import { LongPoll, Socket } from "phoenix"
 
-export { McpTransport, Socket }
+export { LongPoll, McpTransport, Socket }
 
 const INFO = { name: "test", version: "1.0" }
 const SCHEMAS = {
   "sampling/createMessage": CreateMessageRequestSchema,
   "elicitation/create": ElicitRequestSchema,
+  "roots/list": ListRootsRequestSchema,
+  "notifications/message": LoggingMessageNotificationSchema,
+  "notifications/prompts/list_changed": PromptListChangedNotificationSchema,
+  "notifications/resources/list_changed": ResourceListChangedNotificationSchema,
   "notifications/resources/updated": ResourceUpdatedNotificationSchema,
   "notifications/tools/list_changed": ToolListChangedNotificationSchema,
 }
@@ -27,16 +35,13 @@ class Kind {
     Object.assign(this, { name, line, era, options })
   }
 
-  /** A client that answers what servers ask: elicitation with the name Ada, sampling with "something". */
-  makeClient(options = {}) {
+  /** A client that answers what servers ask, where its capabilities say so: elicitation with the name Ada, sampling with "something". */
+  makeClient({ capabilities = { sampling: {}, elicitation: {} }, ...options } = {}) {
     const Client = this.line === 1 ? ClientV1 : ClientV2
-    const client = new Client(INFO, { capabilities: { sampling: {}, elicitation: {} }, ...this.options, ...options })
-    client.setRequestHandler(this.named("elicitation/create"), () => ({ action: "accept", content: { name: "Ada" } }))
-    client.setRequestHandler(this.named("sampling/createMessage"), () => ({
-      role: "assistant",
-      model: "m",
-      content: { type: "text", text: "something" },
-    }))
+    const client = new Client(INFO, { capabilities, ...this.options, ...options })
+    const answer = (capability, method, handler) => capabilities[capability] && client.setRequestHandler(this.named(method), handler)
+    answer("elicitation", "elicitation/create", () => ({ action: "accept", content: { name: "Ada" } }))
+    answer("sampling", "sampling/createMessage", () => ({ role: "assistant", model: "m", content: { type: "text", text: "something" } }))
     return client
   }
 
@@ -47,9 +52,12 @@ class Kind {
 
   /** Calls a tool and gives the text of its result. */
   async call(client, name, args = {}, options = undefined) {
-    const params = { name, arguments: args }
-    const result = await (this.line === 1 ? client.callTool(params, undefined, options) : client.callTool(params, options))
-    return result.content[0].text
+    return (await this.callTool(client, { name, arguments: args }, options)).content[0].text
+  }
+
+  /** Calls a tool and gives its result. */
+  callTool(client, params, options = undefined) {
+    return this.line === 1 ? client.callTool(params, undefined, options) : client.callTool(params, options)
   }
 }
 

@@ -1,4 +1,4 @@
-// A blank page on http://localhost with MCP clients for it: support/kinds.js, both SDKs, phoenix and the transport in one module.
+// A blank page on http://localhost with MCP clients for it: a module of this folder, with both SDKs, phoenix and the transport in it.
 
 import { once } from "node:events"
 import { createServer } from "node:http"
@@ -6,10 +6,10 @@ import { fileURLToPath } from "node:url"
 
 import { build } from "esbuild"
 
-/** Serves the page at `/` and the module at `/kinds.js` until `close` is called. */
-export async function startMcpPage() {
+/** Serves the page at `/` and the module at its own name until `close` is called. */
+export async function startMcpPage(module = "kinds.js") {
   const { outputFiles } = await build({
-    entryPoints: [fileURLToPath(new URL("kinds.js", import.meta.url))],
+    entryPoints: [fileURLToPath(new URL(module, import.meta.url))],
     bundle: true,
     format: "esm",
     platform: "browser",
@@ -19,7 +19,7 @@ export async function startMcpPage() {
   })
   const files = new Map([
     ["/", ["text/html", `<!doctype html><meta charset="utf-8"><title>MCP</title><link rel="icon" href="data:,">`]],
-    ["/kinds.js", ["text/javascript", outputFiles[0].text]],
+    [`/${module}`, ["text/javascript", outputFiles[0].text]],
   ])
   const server = createServer((request, response) => {
     const [type, content] = files.get(request.url) ?? []
