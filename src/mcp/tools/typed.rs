@@ -210,11 +210,66 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
         // The name of a Rust type says nothing to a client.
         fields.remove("title");
     }
+    drop_formats_of_numbers(&mut schema);
     schema
+}
+
+/// Takes out the formats that are names of Rust's numbers, such as `uint`: JSON Schema does not have them, and clients warn of
+/// each.
+fn drop_formats_of_numbers(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            let is_number = fields.get("type").is_some_and(|kind| match kind {
+                Value::Array(kinds) => kinds.iter().any(|kind| kind == "integer" || kind == "number"),
+                kind => kind == "integer" || kind == "number",
+            });
+            if is_number {
+                fields.remove("format");
+            }
+            // Values, not schemas.
+            let schemas =
+                fields.iter_mut().filter(|(key, _)| !matches!(&***key, "const" | "default" | "enum" | "examples"));
+            schemas.for_each(|(_, schema)| drop_formats_of_numbers(schema));
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_formats_of_numbers),
+        _ => {}
+    }
 }
 
 /// Reads fields as a type. They fit its schema, so that a failure is a rule that the schema does not have.
 pub(crate) fn read<A: DeserializeOwned>(fields: Map<String, Value>) -> Result<A, CallError> {
     let read = serde_json::from_value(Value::Object(fields));
     read.map_err(|error| CallError::InvalidArguments(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_bounds_of_their_type_and_no_format_of_rust() {
+        #[derive(JsonSchema)]
+        #[allow(dead_code, reason = "only its schema is looked at")]
+        struct Order {
+            count: u8,
+            prices: Vec<f32>,
+            offset: Option<i64>,
+            #[schemars(url)]
+            at: String,
+        }
+
+        let schema = schema_of::<Order>();
+
+        assert_eq!(
+            schema["properties"],
+            json!({
+                "count": {"type": "integer", "minimum": 0, "maximum": 255},
+                "prices": {"type": "array", "items": {"type": "number"}},
+                "offset": {"type": ["integer", "null"]},
+                "at": {"type": "string", "format": "uri"},
+            })
+        );
+    }
 }
