@@ -8,9 +8,7 @@
 mod field;
 mod format;
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -24,14 +22,15 @@ pub use format::Format;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Form {
     message: String,
-    fields: BTreeMap<String, Field>,
+    /// In the order in which a person sees them.
+    fields: Vec<(String, Field)>,
     required: Vec<String>,
 }
 
 impl Form {
     /// A form without fields; `message` tells the person what it is for.
     pub fn new(message: impl Into<String>) -> Self {
-        Form { message: message.into(), fields: BTreeMap::new(), required: Vec::new() }
+        Form { message: message.into(), fields: Vec::new(), required: Vec::new() }
     }
 
     /// Adds a field that must be answered. A field of the same name is replaced.
@@ -40,7 +39,7 @@ impl Form {
         if !self.required.contains(&name) {
             self.required.push(name.clone());
         }
-        self.fields.insert(name, field.into());
+        self.put(name, field.into());
         self
     }
 
@@ -48,8 +47,15 @@ impl Form {
     pub fn optional(mut self, name: impl Into<String>, field: impl Into<Field>) -> Self {
         let name = name.into();
         self.required.retain(|required| *required != name);
-        self.fields.insert(name, field.into());
+        self.put(name, field.into());
         self
+    }
+
+    fn put(&mut self, name: String, field: Field) {
+        match self.fields.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, held)) => *held = field,
+            None => self.fields.push((name, field)),
+        }
     }
 
     /// The params of `elicitation/create`.
@@ -68,9 +74,13 @@ impl Form {
         struct Schema<'a> {
             #[serde(rename = "type")]
             kind: &'static str,
-            properties: &'a BTreeMap<String, Field>,
+            #[serde(serialize_with = "in_order")]
+            properties: &'a [(String, Field)],
             #[serde(skip_serializing_if = "<[String]>::is_empty")]
             required: &'a [String],
+        }
+        fn in_order<S: Serializer>(fields: &[(String, Field)], serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(fields.iter().map(|(name, field)| (name, field)))
         }
 
         jsonrpc::raw(&Params {
@@ -87,7 +97,7 @@ impl Form {
     pub fn read(&self, result: &RawValue) -> Result<Answer, BadAnswer> {
         let mut answer = Answer::parse(result)?;
         if let Answer::Accept(content) = &mut answer {
-            content.retain(|name, _| self.fields.contains_key(name));
+            content.retain(|name, _| self.fields.iter().any(|(field, _)| field == name));
             self.check(content)?;
         }
         Ok(answer)
@@ -96,8 +106,8 @@ impl Form {
     /// Checks fields against the form.
     ///
     /// # Errors
-    /// [`BadAnswer::Missing`] for a required field that is not there, [`BadAnswer::Field`] for the first, in the order of
-    /// their names, that does not fit.
+    /// [`BadAnswer::Missing`] for a required field that is not there, [`BadAnswer::Field`] for the first field that
+    /// does not fit.
     pub fn check(&self, content: &Map<String, Value>) -> Result<(), BadAnswer> {
         if let Some(name) = self.required.iter().find(|name| !content.contains_key(*name)) {
             return Err(BadAnswer::Missing { name: name.clone() });

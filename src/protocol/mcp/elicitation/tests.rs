@@ -34,6 +34,7 @@ fn a_form_is_an_object_schema_and_says_its_mode_if_asked_to() {
         json!({"mode": "form", "message": "Who?", "requestedSchema": schema.clone()})
     );
     assert_eq!(value(&form.to_params(false)), json!({"message": "Who?", "requestedSchema": schema}));
+    assert!(form.to_params(false).get().contains(r#"{"name":{"type":"string"},"age":"#), "in the order of the form");
     assert_eq!(
         value(&Form::new("?").to_params(false)),
         json!({"message": "?", "requestedSchema": {"type": "object", "properties": {}}})
