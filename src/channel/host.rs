@@ -100,7 +100,7 @@ pub(crate) struct Host {
     /// Channels that said what can't be encoded, and why not: they crash when their handlers are through.
     #[expect(clippy::box_collection, reason = "none at rest: 8 bytes of each connection, not 24")]
     doomed: Option<Box<Vec<(ChannelId, String)>>>,
-    /// Bytes sent through the shard since [`Host::awaits_shard`] last found that it has nothing of this connection.
+    /// Bytes sent, through the shard or past it, since [`Host::awaits_shard`] last found that it has nothing of this connection.
     ahead_bytes: u32,
     closed: bool,
 }
@@ -200,8 +200,8 @@ impl Host {
         if out.is_empty() {
             return;
         }
+        self.sent_ahead(out.len());
         if self.conn.is_fenced() {
-            self.sent_ahead(out.len());
             self.hub().send_behind(&self.conn, out.clone());
         } else {
             self.conn.send(out);
@@ -213,8 +213,8 @@ impl Host {
         self.ahead_bytes = self.ahead_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// Whether so much was sent through the shard that it should get through, and the outbox be looked at, before more is
-    /// read. What a quick shard has already written counts too: it may wait in the outbox.
+    /// Whether so much was sent that it should get through the shard, and the outbox be looked at, before more is read. What a
+    /// quick shard has already written counts too: it may wait in the outbox.
     pub(crate) fn is_ahead(&self) -> bool {
         self.ahead_bytes as usize > OUTBOX_BYTES_READ_PAUSE
     }

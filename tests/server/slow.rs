@@ -89,7 +89,7 @@ fn check_large_answers(event: &str, answers_each: usize) {
     for n in 0..ASKED {
         for _ in 0..answers_each {
             let answer = peer.message();
-            if answer.event == "phx_reply" && event == "big" {
+            if answer.event == "phx_reply" && event != "big_shout" {
                 assert_eq!(answer.n_replied(), n);
             } else if answer.event == "shout" {
                 assert_eq!(answer.n(), n);
@@ -108,6 +108,11 @@ fn small_requests_with_large_answers_do_not_cut_a_client_that_reads() {
 #[test]
 fn small_requests_with_large_broadcasts_do_not_cut_a_client_that_reads() {
     check_large_answers("big_shout", 2);
+}
+
+#[test]
+fn small_requests_with_large_answers_beside_small_broadcasts_do_not_cut_a_client_that_reads() {
+    check_large_answers("big_beside_shout", 2);
 }
 
 #[test]

@@ -168,6 +168,10 @@ impl Channel for Probe {
                 cx.broadcast("shout", big(&payload));
                 Next::ok(Payload::EMPTY)
             }
+            "big_beside_shout" => {
+                cx.broadcast("shout", payload.clone());
+                Next::ok(big(&payload))
+            }
             "shout" => {
                 cx.broadcast("shout", payload);
                 Next::ok(Payload::EMPTY)
