@@ -55,7 +55,11 @@ impl Default for Stage {
 }
 
 impl Stage {
+    /// Enters a phase; a second time nothing happens, so that its beginning stays.
     fn enter(&self, phase: Phase) {
+        if self.phase() >= phase {
+            return;
+        }
         let time = match phase {
             Phase::Preparing => return,
             Phase::Warmup => &self.start_ns,

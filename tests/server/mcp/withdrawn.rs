@@ -21,6 +21,7 @@ fn a_question_that_its_tool_no_longer_waits_for_is_taken_back() {
     let server = serving(Tool::new("impatient", |_: NoArguments, context: CallContext| async move {
         let form = Form::new("Who are you?").required("name", TextField::new());
         tokio::select! {
+            biased;
             answer = context.elicit("name", &form) => answer.map(|_| "answered"),
             () = tokio::time::sleep(Duration::from_millis(1)) => Ok("not waited for"),
         }

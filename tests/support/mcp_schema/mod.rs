@@ -77,6 +77,11 @@ impl Validator {
         SHARED.get_or_init(|| Validator { revisions: REVISIONS.map(|name| (name, OnceLock::new())).into() })
     }
 
+    /// Compiles a schema now, so that it takes no time later.
+    pub fn prepare(&self, revision: &str) {
+        self.revision(revision).expect("a revision");
+    }
+
     /// Checks a message from a server, or a batch of them where the revision has batches.
     ///
     /// `method_of_request` is what a response answers; without it, its result is any.

@@ -6,6 +6,8 @@ use bennu::mcp::Tool;
 use bennu::mcp::auth::Development;
 use serde_json::{Value, json};
 
+use crate::mcp_schema::Validator;
+
 use super::lab::{Answer, DEADLINE, Lab, call, initialize, modern, request};
 
 #[track_caller]
@@ -142,6 +144,7 @@ fn sessions_are_bounded_and_their_places_come_free() {
 
 #[test]
 fn sessions_that_nobody_uses_end_and_those_in_use_do_not() {
+    Validator::shared().prepare("2025-11-25");
     let lab = Lab::with(Development, |options| options.session_idle_ms = 2_000);
     let (streaming, calling, idle) = (lab.open("2025-11-25"), lab.open("2025-11-25"), lab.open("2025-11-25"));
     let mut stream = streaming.get("");
