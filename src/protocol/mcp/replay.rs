@@ -11,9 +11,9 @@ use bytes::Bytes;
 pub const REPLAY_EVENTS_MAX: usize = 1_024;
 /// Bytes of events that a stream keeps for clients that come back; the last event is kept whatever its size.
 pub const REPLAY_BYTES_MAX: usize = 1_048_576;
-/// Bytes of events that all ended streams of a session keep; the oldest streams go.
+/// Bytes that all ended streams of a session keep, what nobody has read included; the oldest streams go.
 pub const SESSION_REPLAY_BYTES_MAX: usize = 4 << 20;
-/// Bytes of events that all streams of a server keep. Above it a stream keeps its last event alone.
+/// Bytes that all streams of a server keep. Above it streams that are read keep nothing, and sessions no ended ones.
 pub const SERVER_REPLAY_BYTES_MAX: usize = 256 << 20;
 
 /// The id of an event: `<stream>-<seq>`, two numbers without signs or leading zeros.
@@ -49,11 +49,11 @@ impl fmt::Display for EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotKept {
     /// Later ones have gone already.
-    #[error("the events after {after} are no longer kept: the oldest is {oldest}")]
+    #[error("the events after {after} are no longer kept, from {oldest} on they are")]
     Gone {
         /// The place asked for.
         after: u64,
-        /// The oldest event that is kept.
+        /// The oldest event that is kept, or the next one to come.
         oldest: u64,
     },
     /// No such event has been sent.
@@ -88,12 +88,10 @@ impl ReplayLog {
         self.events.back().expect("the last event is kept")
     }
 
-    /// Forgets all but the last event.
+    /// Forgets all events.
     pub fn forget(&mut self) {
-        if let Some(last) = self.events.pop_back() {
-            self.bytes = last.len();
-            self.events = VecDeque::from([last]);
-        }
+        self.events = VecDeque::new();
+        self.bytes = 0;
     }
 
     /// Bytes of the kept events.
@@ -166,10 +164,11 @@ mod tests {
         assert_eq!(log.after(1).map(Iterator::count), Ok(1));
         assert_eq!(log.after(0).map(Iterator::count), Err(NotKept::Gone { after: 0, oldest: 2 }));
 
-        log.append(|_| Bytes::from_static(b"third"));
         log.forget();
-        assert_eq!((log.after(2).map(Iterator::count), log.bytes()), (Ok(1), 5));
+        assert_eq!((log.after(2).map(Iterator::count), log.bytes()), (Ok(0), 0));
         assert_eq!(log.after(1).map(Iterator::count), Err(NotKept::Gone { after: 1, oldest: 3 }));
+        log.append(|_| Bytes::from_static(b"third"));
+        assert_eq!(log.after(2).map(Iterator::count), Ok(1));
     }
 
     proptest! {

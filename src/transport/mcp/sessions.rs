@@ -216,7 +216,9 @@ impl HttpSession {
             streams += 1;
             bytes += kept;
             let is_newest = streams == 1;
-            let fits = streams <= ENDED_STREAMS_MAX && (bytes <= SESSION_REPLAY_BYTES_MAX || is_newest);
+            let fits = streams <= ENDED_STREAMS_MAX
+                && (bytes <= SESSION_REPLAY_BYTES_MAX || is_newest)
+                && !self.standing.is_too_much_kept();
             if !fits || now.since(ended_at) >= ENDED_STREAM_MS {
                 answers.remove(&number);
             }

@@ -26,14 +26,18 @@ pub(super) const STANDING: u64 = 0;
 pub(super) struct Kept(Arc<AtomicUsize>);
 
 impl Kept {
-    /// Notes that one stream keeps `after` bytes instead of `before`; whether all keep more than they may.
-    fn change(&self, before: usize, after: usize) -> bool {
-        let all = if after >= before {
-            self.0.fetch_add(after - before, Ordering::Relaxed) + (after - before)
+    /// Notes that one stream keeps `after` bytes instead of `before`.
+    fn change(&self, before: usize, after: usize) {
+        if after >= before {
+            self.0.fetch_add(after - before, Ordering::Relaxed);
         } else {
-            self.0.fetch_sub(before - after, Ordering::Relaxed) - (before - after)
-        };
-        all > SERVER_REPLAY_BYTES_MAX
+            self.0.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all streams keep more than they may.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > SERVER_REPLAY_BYTES_MAX
     }
 
     #[cfg(test)]
@@ -61,6 +65,8 @@ pub(super) struct EventStream {
 struct State {
     waiting: VecDeque<Item>,
     log: ReplayLog,
+    /// Bytes of both, as they were counted last.
+    counted: usize,
     /// Requests of the POST that are not answered; none for a standing stream, which has no end.
     unanswered: Option<usize>,
     /// Whether its client can come back after a pause.
@@ -122,6 +128,7 @@ impl EventStream {
         let state = State {
             waiting,
             log: ReplayLog::default(),
+            counted: 0,
             unanswered,
             pauses,
             reader: 0,
@@ -214,6 +221,9 @@ impl EventStream {
         if state.reader != 0 || !is_at_its_end {
             return None;
         }
+        // What came last and nobody has read counts among what is kept.
+        state.waiting.extend(self.outgoing.take());
+        self.count(&mut state);
         Some(*state.ended_at.get_or_insert(now))
     }
 
@@ -226,10 +236,12 @@ impl EventStream {
         let State { waiting, log, unanswered, pauses, .. } = &mut *state;
         self.waker.register(cx.waker());
         waiting.extend(self.outgoing.take());
-        let mut kept = log.bytes();
         while let Some(item) = waiting.pop_front() {
             match item.kind {
-                Kind::Pause if *pauses => return Step::Over,
+                Kind::Pause if *pauses => {
+                    self.count(&mut state);
+                    return Step::Over;
+                }
                 Kind::Pause | Kind::Event => continue,
                 Kind::Unanswered => {}
                 Kind::Response(_) | Kind::Request | Kind::Notification => {
@@ -239,22 +251,34 @@ impl EventStream {
                         event.into()
                     });
                     out.extend_from_slice(event);
-                    if self.kept.change(std::mem::replace(&mut kept, log.bytes()), log.bytes()) {
-                        log.forget();
-                        self.kept.change(std::mem::replace(&mut kept, log.bytes()), log.bytes());
-                    }
                 }
             }
             if let (Kind::Response(_) | Kind::Unanswered, Some(left)) = (item.kind, unanswered.as_mut()) {
                 *left = left.saturating_sub(1);
             }
         }
+        self.count(&mut state);
+        if self.kept.is_too_much() {
+            state.log.forget();
+            self.count(&mut state);
+        }
         if state.is_closed || state.unanswered == Some(0) { Step::Over } else { Step::Open }
     }
 
-    /// Bytes that it keeps for a client that comes back.
+    /// Whether all streams of the server keep more than they may.
+    pub(super) fn is_too_much_kept(&self) -> bool {
+        self.kept.is_too_much()
+    }
+
+    /// Counts what the stream keeps among what all keep.
+    fn count(&self, state: &mut State) {
+        let bytes = state.log.bytes() + state.waiting.iter().map(|item| item.text.len()).sum::<usize>();
+        self.kept.change(std::mem::replace(&mut state.counted, bytes), bytes);
+    }
+
+    /// Bytes that it keeps for a client that comes back, as they were counted last.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.state.lock().log.bytes()
+        self.state.lock().counted
     }
 
     fn leave(&self, reader: u64) {
@@ -267,7 +291,7 @@ impl EventStream {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        self.kept.change(self.state.get_mut().log.bytes(), 0);
+        self.kept.change(self.state.get_mut().counted, 0);
     }
 }
 
@@ -323,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_streams_keep_too_much_one_keeps_its_last_event() {
+    fn where_all_streams_keep_too_much_one_that_is_read_keeps_nothing() {
         let kept = Kept::default();
         let (outgoing, waker) = events::outgoing();
         let stream = EventStream::standing(Arc::clone(&outgoing), waker, &kept);
@@ -333,12 +357,28 @@ mod tests {
         let event = read(&stream) / 2;
         assert_eq!((kept.bytes(), stream.kept_bytes()), (2 * event, 2 * event));
 
-        assert!(!kept.change(0, SERVER_REPLAY_BYTES_MAX - 2 * event), "as much as may be");
+        kept.change(0, SERVER_REPLAY_BYTES_MAX - 2 * event);
+        assert!(!kept.is_too_much(), "as much as may be");
         push();
-        assert_eq!((read(&stream), stream.kept_bytes()), (event, event), "given to its reader, and kept alone");
+        assert_eq!((read(&stream), stream.kept_bytes()), (event, 0), "given to its reader alone");
+        push();
+        assert_eq!((read(&stream), stream.kept_bytes()), (event, event), "there is room again");
 
-        assert!(!kept.change(SERVER_REPLAY_BYTES_MAX - 2 * event, 0));
+        kept.change(SERVER_REPLAY_BYTES_MAX - 2 * event, 0);
         drop(stream);
         assert_eq!(kept.bytes(), 0);
+    }
+
+    #[test]
+    fn what_nobody_has_read_of_an_ended_stream_is_counted() {
+        let kept = Kept::default();
+        let (outgoing, waker) = events::outgoing();
+        let stream = EventStream::answer(1, Arc::clone(&outgoing), waker, &kept, VecDeque::new(), 1, false);
+        outgoing.push(Kind::Response(None), Bytes::from_static(b"{}"));
+        assert_eq!(stream.ended_at(Time(1)), None, "somebody may still answer");
+
+        drop(outgoing);
+
+        assert_eq!((stream.ended_at(Time(1)), stream.kept_bytes(), kept.bytes()), (Some(Time(1)), 2, 2));
     }
 }
