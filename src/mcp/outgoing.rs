@@ -87,6 +87,11 @@ impl Outgoing {
         (self.wake)();
     }
 
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     /// Takes everything that waits, in order.
     pub(crate) fn take(&self) -> VecDeque<Item> {
         let mut state = self.state.lock();

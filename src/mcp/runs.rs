@@ -287,8 +287,11 @@ impl Run {
         if self.listeners.load(Ordering::SeqCst) == 0 {
             return true;
         }
-        // Where the log's bound dropped it meanwhile, what follows says that there is more.
-        let Some(entry) = self.events_after(seq - 1).into_iter().next() else { return true };
+        let Some(entry) = self.events_after(seq - 1).into_iter().next() else {
+            // The log's bound has dropped it already: what follows says that there is more.
+            self.is_announced.store(false, Ordering::SeqCst);
+            return true;
+        };
         (self.publish)(&format!("{RUN_TOPIC_PREFIX}{}", self.id()), STREAMING_EVENT, entry.event)
     }
 

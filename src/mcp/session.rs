@@ -17,7 +17,7 @@ use super::outgoing::{Kind, Outgoing};
 use super::runs::{Run, Watch};
 use super::server::{Change, ServerShared};
 use super::{CallError, Mcp};
-use crate::protocol::jsonrpc::{self, AskId, CallNumber, Patience};
+use crate::protocol::jsonrpc::{self, AskId, CallNumber, Incoming, Patience};
 use crate::protocol::mcp::client::Era;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::peer::{Peer, Received};
@@ -25,8 +25,8 @@ use crate::protocol::mcp::session::session_id;
 use crate::protocol::mcp::subscription::{Filter, tagged};
 use crate::protocol::mcp::version::Version;
 use crate::protocol::mcp::{
-    ASKS_PER_SESSION_MAX, ELICIT, PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED, SUBSCRIPTIONS_PER_SESSION_MAX,
-    TASKS_CHANGED, TOOLS_CHANGED,
+    ASKS_PER_SESSION_MAX, BATCH_ANSWER_BYTES_MAX, ELICIT, PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED,
+    SUBSCRIPTIONS_PER_SESSION_MAX, TASKS_CHANGED, TOOLS_CHANGED,
 };
 use crate::{clock, random};
 
@@ -212,6 +212,7 @@ impl Session {
                     // A batch within a batch is no message, and would nest as deeply as its sender likes.
                     match message.get().as_bytes() {
                         [b'[', ..] => self.refuse(None, &jsonrpc::Fault::InvalidMessage, route),
+                        text if route.bytes() > BATCH_ANSWER_BYTES_MAX => self.refuse_rest(text, route),
                         text => self.receive(text, route),
                     }
                 }
@@ -224,6 +225,19 @@ impl Session {
                     let _ = waiting.send(outcome.map(ToOwned::to_owned).map_err(ToOwned::to_owned));
                 }
             }
+        }
+    }
+
+    /// Refuses a request of a batch whose answers so far are as much as may wait. What is no request is taken.
+    fn refuse_rest(self: &Arc<Self>, text: &[u8], route: &Arc<Outgoing>) {
+        match Incoming::classify(text) {
+            Incoming::Request(request) => {
+                let text = format!(
+                    "the answers of this batch are more than {BATCH_ANSWER_BYTES_MAX} bytes: ask again for the rest"
+                );
+                self.refuse(Some(request.id), &jsonrpc::Fault::InvalidRequest(text), route);
+            }
+            _ => self.receive(text, route),
         }
     }
 

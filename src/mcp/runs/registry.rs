@@ -1,6 +1,7 @@
 //! All runs of this node: found by id, listed, announced, and forgotten after a while.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -147,7 +148,7 @@ impl Runs {
         inner.next_start += 1;
         let run = Arc::new(run);
         inner.by_id.insert(number, Arc::clone(&run));
-        let announcement = self.announce(&mut inner, RUN_STARTED, &run);
+        let announcement = self.announce(&mut inner, RUN_STARTED, &run, None);
         drop(inner);
         if let Some(announcement) = announcement {
             (self.publish)(RUNS_TOPIC, RUN_STARTED, announcement);
@@ -173,14 +174,12 @@ impl Runs {
     /// Every run not listed is announced under a later number. A run may be listed as ended just before its
     /// `run_finished` comes.
     pub fn list(&self, may_see: impl Fn(&Identity) -> bool) -> (Vec<RunSummary>, u64) {
-        let (mut runs, announced) = {
+        let (mut newest, announced) = {
             let mut inner = self.inner.lock();
             inner.forget(self, clock::now());
-            let seen = inner.by_id.values().filter(|run| may_see(run.owner()));
-            (seen.cloned().collect::<Vec<_>>(), inner.announced)
+            (inner.newest(may_see), inner.announced)
         };
-        runs.sort_unstable_by_key(|run| run.start);
-        let newest = &runs[runs.len().saturating_sub(RUNS_LISTED_MAX)..];
+        newest.sort_unstable_by_key(|run| run.start);
         (newest.iter().map(|run| run.summary()).collect(), announced)
     }
 
@@ -193,10 +192,12 @@ impl Runs {
 
     pub(super) fn finish(self: &Arc<Self>, run: &Arc<Run>) {
         let bytes = run.state.lock().log.bytes();
+        // Not under the lock of all runs, where it can be avoided: a reader may hold the run's.
+        let summary = (self.followers.load(Ordering::SeqCst) > 0).then(|| run.summary());
         let announcement = {
             let mut inner = self.inner.lock();
             inner.note_end(run, clock::now(), bytes);
-            self.announce(&mut inner, RUN_FINISHED, run)
+            self.announce(&mut inner, RUN_FINISHED, run, summary)
         };
         if let Some(announcement) = announcement {
             (self.publish)(RUNS_TOPIC, RUN_FINISHED, announcement);
@@ -208,13 +209,19 @@ impl Runs {
     }
 
     /// Notes the announcement and gives back its payload; nothing is noted where nobody follows.
-    fn announce(&self, inner: &mut Inner, event: &'static str, run: &Arc<Run>) -> Option<Bytes> {
+    fn announce(
+        &self,
+        inner: &mut Inner,
+        event: &'static str,
+        run: &Arc<Run>,
+        summary: Option<RunSummary>,
+    ) -> Option<Bytes> {
         inner.announced += 1;
         if self.followers.load(Ordering::SeqCst) == 0 {
             inner.announcements = VecDeque::new();
             return None;
         }
-        let summary = run.summary();
+        let summary = summary.unwrap_or_else(|| run.summary());
         let payload = serde_json::to_vec(&summary).expect("strings and numbers always serialize");
         let number = inner.announced;
         inner.announcements.push_back(Announcement { number, event, summary, owner: run.owner().clone() });
@@ -238,6 +245,20 @@ async fn repeat_last_word(run: Arc<Run>) {
 }
 
 impl Inner {
+    /// The newest runs that `may_see` lets through, in any order.
+    fn newest(&self, may_see: impl Fn(&Identity) -> bool) -> Vec<Arc<Run>> {
+        let mut newest = BinaryHeap::new();
+        for (number, run) in &self.by_id {
+            if may_see(run.owner()) {
+                newest.push(Reverse((run.start, number)));
+                if newest.len() > RUNS_LISTED_MAX {
+                    newest.pop();
+                }
+            }
+        }
+        newest.into_iter().filter_map(|Reverse((_, number))| self.by_id.get(number).cloned()).collect()
+    }
+
     /// Takes up an ended run. Where logs are too many bytes, older ones of the same caller go first.
     fn note_end(&mut self, run: &Arc<Run>, now: Time, bytes: usize) {
         let caller = run.caller();

@@ -153,6 +153,8 @@ pub const URI_BYTES_MAX: usize = 8_192;
 pub const PAGE_ITEMS_MAX: usize = 100;
 /// Messages of a batch.
 pub const BATCH_MESSAGES_MAX: usize = 100;
+/// Bytes of the answers of a batch that are there at once, above which its further requests are refused.
+pub const BATCH_ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of a call's arguments.
 pub const ARGUMENT_BYTES_MAX: usize = 65_536;
 /// Most bytes of a call's result, as JSON; a call with a larger one has failed. Without it one answer would be more

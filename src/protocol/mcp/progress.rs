@@ -45,6 +45,8 @@ impl ProgressGate {
         self.highest = Some(report.progress);
         if let Some(message) = &mut report.message {
             cut(message);
+            // It may be kept for as long as its run is, and counts there as what it is long.
+            message.shrink_to_fit();
         }
         self.gain(now);
         if self.left == 0 {
@@ -93,6 +95,17 @@ mod tests {
 
     fn passed(gate: &mut ProgressGate, progress: f64, now: u64) -> Option<f64> {
         gate.offer(report(progress), Time(now)).map(|report| report.progress)
+    }
+
+    #[test]
+    fn a_report_that_passes_holds_no_more_memory_than_its_message_is_long() {
+        let mut gate = ProgressGate::new(3, 50);
+
+        for text in ["x".repeat(1 << 20), String::with_capacity(1 << 20) + "short"] {
+            let offered = Progress { message: Some(text), ..report(gate.highest.unwrap_or(0.0) + 1.0) };
+            let message = gate.offer(offered, Time(0)).and_then(|report| report.message).expect("a message");
+            assert!(message.capacity() <= PROGRESS_MESSAGE_BYTES_MAX, "{}", message.capacity());
+        }
     }
 
     #[test]

@@ -410,6 +410,27 @@ fn a_stream_of_changes_begins_with_what_it_brings_and_ends_when_it_is_cancelled(
 }
 
 #[test]
+fn a_batch_is_answered_as_far_as_its_answers_have_room_together() {
+    const RESULT_BYTES: usize = 250_000;
+    const BATCH_ANSWER_BYTES_MAX: usize = 4 << 20;
+    let large = Tool::untyped("large", json!({"type": "object"}), |_, _| async { Ok("x".repeat(RESULT_BYTES)) });
+    let server = TestServer::serving([McpServer::builder("lab").tool(large).build().expect("a server")]);
+    let mut peer = server.connect();
+    peer.initialized(LAB, "2025-03-26", &json!({}));
+    let batch: Vec<_> = (0..20)
+        .map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": call("large")}))
+        .collect();
+
+    peer.message(LAB, &json!(batch));
+
+    let answers: Vec<_> = (0..20).map(|id| answered(&mut peer, id)).collect();
+    let fit = BATCH_ANSWER_BYTES_MAX / RESULT_BYTES + 1;
+    assert!(answers[..fit].iter().all(|answer| text(answer).len() == RESULT_BYTES));
+    assert!(answers[fit..].iter().all(|answer| answer["error"]["code"] == -32600), "{}", answers[fit]);
+    assert_eq!(text(&peer.ask(LAB, "then", "tools/call", call("large"))).len(), RESULT_BYTES);
+}
+
+#[test]
 fn streams_of_changes_are_bounded() {
     let server = TestServer::serving([lab()]);
     let mut peer = server.connect();
