@@ -30,8 +30,6 @@ seconds=${SECONDS_A_RUN:-4}
 connections=${CONNECTIONS:-5000}
 sessions=${SESSIONS:-5}
 settle=${SETTLE:-10}
-server_core=${SERVER_CORE:-0}
-client_core=${CLIENT_CORE:-1}
 port=${PORT:-4800}
 rmcp_port=$((port + 1))
 rmcp_json_port=$((port + 2))
@@ -50,92 +48,33 @@ mcp_tool=echo
 plain_topic_prefix=room:bench-
 plain_event=echo
 
-logs=$(mktemp -d)
-server='' rmcp_pid='' rmcp_json_pid=''
+source benches/lib.sh
 
-for binary in "$bennu" "$tools" "$rmcp"; do
-  [[ -x $binary ]] || { echo "$binary is missing: the top of this script says how to build it" >&2; exit 1; }
-done
-if [[ -e $out ]]; then
-  echo "$out exists already, expected a new file" >&2
-  exit 1
-fi
-mkdir -p "$(dirname "$out")"
+start_server() { serve server "$port" env TOKIO_WORKER_THREADS=1 "${tools_command[@]}"; }
 
-stop() {
-  if [[ -n $1 ]]; then
-    kill "$1" 2>/dev/null || true
-    wait "$1" 2>/dev/null || true
-  fi
-}
-trap 'stop "$server"; stop "$rmcp_pid"; stop "$rmcp_json_pid"; rm -rf "$logs"' EXIT
-
-# Waits until something listens on port $1; $2 is the pid of what should, $3 its log.
-await_port() {
-  for _ in $(seq 100); do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
-    kill -0 "$2" 2>/dev/null || break
-    sleep 0.1
-  done
-  echo "nothing listens on port $1; its log:" >&2
-  cat "$3" >&2
-  exit 1
-}
-
-# A server of its own for each part: what one load has left in its memory is not the next one's.
-start_server() {
-  stop "$server"
-  TOKIO_WORKER_THREADS=1 taskset -c "$server_core" "${tools_command[@]}" >"$logs/server" 2>&1 &
-  server=$!
-  await_port "$port" "$server" "$logs/server"
-}
-
-start_rmcp() {
-  stop "$rmcp_pid"
-  TOKIO_WORKER_THREADS=1 taskset -c "$server_core" "${rmcp_command[@]}" >"$logs/rmcp" 2>&1 &
-  rmcp_pid=$!
-  await_port "$rmcp_port" "$rmcp_pid" "$logs/rmcp"
-}
-
-start_rmcp_json() {
-  stop "$rmcp_json_pid"
-  TOKIO_WORKER_THREADS=1 taskset -c "$server_core" "${rmcp_json_command[@]}" >"$logs/rmcp-json" 2>&1 &
-  rmcp_json_pid=$!
-  await_port "$rmcp_json_port" "$rmcp_json_pid" "$logs/rmcp-json"
-}
-
-# load PID MODE LABEL OPTIONS...: one run against the server with that pid.
-load() {
-  local pid=$1 mode=$2 label=$3
-  shift 3
-  echo "+ bennu bench $mode --label $label $*"
-  taskset -c "$client_core" "$bennu" bench "$mode" --pid "$pid" --label "$label" --json "$out" "$@"
-}
-
-echo "machine: $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), Linux $(uname -r), load $(cut -d' ' -f1-3 /proc/loadavg)"
-echo "server on core $server_core, load on core $client_core, results in $out"
+begin "the top of this script says how to build it" "$tools" "$rmcp"
 
 for round in $(seq "$rounds"); do
   start_server
-  start_rmcp
-  start_rmcp_json
+  serve rmcp "$rmcp_port" env TOKIO_WORKER_THREADS=1 "${rmcp_command[@]}"
+  serve rmcp-json "$rmcp_json_port" env TOKIO_WORKER_THREADS=1 "${rmcp_json_command[@]}"
   time=(--seconds "$seconds" --warmup 1)
   plain=(--url "$socket_url" --topic-prefix "$plain_topic_prefix" --event "$plain_event")
   call=(--url "$socket_url" --topic "$mcp_topic" --tool "$mcp_tool")
-  load "$server" echo "echo-64x1/$round" "${plain[@]}" -c 64 -d 1 "${time[@]}"
-  load "$server" mcp-call "call-64x1/$round" "${call[@]}" -c 64 -d 1 "${time[@]}"
-  load "$server" mcp-call "call-modern-64x1/$round" "${call[@]}" --era modern -c 64 -d 1 "${time[@]}"
-  load "$server" mcp-call "call-64x16/$round" "${call[@]}" -c 64 -d 16 "${time[@]}"
+  load server echo "echo-64x1/$round" "${plain[@]}" -c 64 -d 1 "${time[@]}"
+  load server mcp-call "call-64x1/$round" "${call[@]}" -c 64 -d 1 "${time[@]}"
+  load server mcp-call "call-modern-64x1/$round" "${call[@]}" --era modern -c 64 -d 1 "${time[@]}"
+  load server mcp-call "call-64x16/$round" "${call[@]}" -c 64 -d 16 "${time[@]}"
   http=(--tool "$mcp_tool" -c 64 -d 1 "${time[@]}")
-  load "$server" mcp-http "http-legacy-64x1/$round" --url "$http_url" --era legacy "${http[@]}"
-  load "$rmcp_pid" mcp-http "rmcp-legacy-64x1/$round" --url "$rmcp_url" --era legacy "${http[@]}"
-  load "$server" mcp-http "http-modern-64x1/$round" --url "$http_url" --era modern "${http[@]}"
-  load "$rmcp_json_pid" mcp-http "rmcp-modern-64x1/$round" --url "$rmcp_json_url" --era modern "${http[@]}"
+  load server mcp-http "http-legacy-64x1/$round" --url "$http_url" --era legacy "${http[@]}"
+  load rmcp mcp-http "rmcp-legacy-64x1/$round" --url "$rmcp_url" --era legacy "${http[@]}"
+  load server mcp-http "http-modern-64x1/$round" --url "$http_url" --era modern "${http[@]}"
+  load rmcp-json mcp-http "rmcp-modern-64x1/$round" --url "$rmcp_json_url" --era modern "${http[@]}"
 done
 
 for round in $(seq "$idle_rounds"); do
   start_server
-  load "$server" mcp-idle "idle/$round" --url "$socket_url" --topic "$mcp_topic:{n}" \
+  load server mcp-idle "idle/$round" --url "$socket_url" --topic "$mcp_topic:{n}" \
     -c "$connections" --topics-a-connection "$sessions" --settle "$settle"
 done
 

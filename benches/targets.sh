@@ -28,99 +28,42 @@ seconds=${SECONDS_A_RUN:-4}
 connections=${CONNECTIONS:-10000}
 further=${FURTHER:-5}
 settle=${SETTLE:-10}
-server_core=${SERVER_CORE:-0}
-client_core=${CLIENT_CORE:-1}
 port=${PORT:-4700}
 floor_port=$((port + 1))
-logs=$(mktemp -d)
-server='' floor=''
+source benches/lib.sh
 
-for binary in "$bennu" "$reference"; do
-  [[ -x $binary ]] || { echo "$binary is missing: cargo build --release --bin bennu --example reference" >&2; exit 1; }
-done
-if [[ -e $out ]]; then
-  echo "$out exists already, expected a new file" >&2
-  exit 1
-fi
-mkdir -p "$(dirname "$out")"
+start_server() { serve server "$port" env TOKIO_WORKER_THREADS=1 "$reference" --port "$port"; }
+start_floor() { serve floor "$floor_port" "$bennu" bench floor-server --port "$floor_port"; }
 
-stop() {
-  if [[ -n $1 ]]; then
-    kill "$1" 2>/dev/null || true
-    wait "$1" 2>/dev/null || true
-  fi
-}
-trap 'stop "$server"; stop "$floor"; rm -rf "$logs"' EXIT
+# on_server MODE LABEL OPTIONS...: one run against the reference application.
+on_server() { load server "$@" --url "ws://127.0.0.1:$port/socket/websocket"; }
 
-# Waits until something listens on port $1; $2 is the pid of what should, $3 its log.
-await_port() {
-  for _ in $(seq 100); do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
-    kill -0 "$2" 2>/dev/null || break
-    sleep 0.1
-  done
-  echo "nothing listens on port $1; its log:" >&2
-  cat "$3" >&2
-  exit 1
-}
+# on_floor LABEL OPTIONS...: one run against the plain TCP echo.
+on_floor() { load floor floor "$@" --address "127.0.0.1:$floor_port"; }
 
-# A server of its own for each part: what one load has left in its memory is not the next one's.
-start_server() {
-  stop "$server"
-  TOKIO_WORKER_THREADS=1 taskset -c "$server_core" "$reference" --port "$port" >"$logs/server" 2>&1 &
-  server=$!
-  await_port "$port" "$server" "$logs/server"
-}
-
-start_floor() {
-  stop "$floor"
-  taskset -c "$server_core" "$bennu" bench floor-server --port "$floor_port" >"$logs/floor" 2>&1 &
-  floor=$!
-  await_port "$floor_port" "$floor" "$logs/floor"
-}
-
-# load MODE LABEL OPTIONS...: one run against the reference application.
-load() {
-  local mode=$1 label=$2
-  shift 2
-  echo "+ bennu bench $mode --label $label $*"
-  taskset -c "$client_core" "$bennu" bench "$mode" --url "ws://127.0.0.1:$port/socket/websocket" \
-    --pid "$server" --label "$label" --json "$out" "$@"
-}
-
-# load_floor LABEL OPTIONS...: one run against the plain TCP echo.
-load_floor() {
-  local label=$1
-  shift
-  echo "+ bennu bench floor --label $label $*"
-  taskset -c "$client_core" "$bennu" bench floor --address "127.0.0.1:$floor_port" \
-    --pid "$floor" --label "$label" --json "$out" "$@"
-}
-
-echo "machine: $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), Linux $(uname -r), load $(cut -d' ' -f1-3 /proc/loadavg)"
-echo "server on core $server_core, load on core $client_core, results in $out"
+begin "cargo build --release --bin bennu --example reference" "$reference"
 
 for round in $(seq "$rounds"); do
   start_server
   start_floor
   time=(--seconds "$seconds" --warmup 1)
-  load_floor "floor-64x1/$round" -c 64 -d 1 "${time[@]}"
-  load echo "echo-64x1/$round" -c 64 -d 1 "${time[@]}"
-  load_floor "floor-64x16/$round" -c 64 -d 16 "${time[@]}"
-  load echo "echo-64x16/$round" -c 64 -d 16 "${time[@]}"
-  load_floor "floor-5000/$round" -c 64 --rate 5000 "${time[@]}"
-  load echo "echo-5000/$round" -c 64 --rate 5000 "${time[@]}"
-  load fanout "fanout-1000x1/$round" -s 1000 -d 1 "${time[@]}"
-  load fanout "fanout-1000x8/$round" -s 1000 -d 8 "${time[@]}"
-  load_floor "floor-connects/$round" --connects -c 16 "${time[@]}"
-  load join "join/$round" -c 16 "${time[@]}"
+  on_floor "floor-64x1/$round" -c 64 -d 1 "${time[@]}"
+  on_server echo "echo-64x1/$round" -c 64 -d 1 "${time[@]}"
+  on_floor "floor-64x16/$round" -c 64 -d 16 "${time[@]}"
+  on_server echo "echo-64x16/$round" -c 64 -d 16 "${time[@]}"
+  on_floor "floor-5000/$round" -c 64 --rate 5000 "${time[@]}"
+  on_server echo "echo-5000/$round" -c 64 --rate 5000 "${time[@]}"
+  on_server fanout "fanout-1000x1/$round" -s 1000 -d 1 "${time[@]}"
+  on_server fanout "fanout-1000x8/$round" -s 1000 -d 8 "${time[@]}"
+  on_floor "floor-connects/$round" --connects -c 16 "${time[@]}"
+  on_server join "join/$round" -c 16 "${time[@]}"
 done
 
 for round in $(seq "$idle_rounds"); do
   start_floor
-  load_floor "floor-idle/$round" --idle -c "$connections" --settle 1
+  on_floor "floor-idle/$round" --idle -c "$connections" --settle 1
   start_server
-  load idle "idle/$round" -c "$connections" --further-topics "$further" --settle "$settle"
+  on_server idle "idle/$round" -c "$connections" --further-topics "$further" --settle "$settle"
 done
 
 echo
