@@ -276,6 +276,8 @@ impl Run {
         let is_published = !is_news || self.publish(seq);
         if kind.is_terminal() {
             self.is_end_published.store(is_published, Ordering::SeqCst);
+        } else if !is_published {
+            self.is_announced.store(false, Ordering::SeqCst);
         }
         Ok(wanted)
     }
@@ -287,11 +289,13 @@ impl Run {
         if self.listeners.load(Ordering::SeqCst) == 0 {
             return true;
         }
-        let Some(entry) = self.events_after(seq - 1).into_iter().next() else {
-            // The log's bound has dropped it already: what follows says that there is more.
+        let read = || self.events_after(seq - 1).into_iter().next();
+        let entry = read().or_else(|| {
+            // The log's bound has dropped it already: what follows says that there is more, or has just not done so.
             self.is_announced.store(false, Ordering::SeqCst);
-            return true;
-        };
+            read()
+        });
+        let Some(entry) = entry else { return true };
         (self.publish)(&format!("{RUN_TOPIC_PREFIX}{}", self.id()), STREAMING_EVENT, entry.event)
     }
 

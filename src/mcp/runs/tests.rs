@@ -239,6 +239,29 @@ async fn every_event_is_broadcast_to_those_who_listen_and_begin_and_end_to_those
 }
 
 #[tokio::test]
+async fn who_listens_hears_of_the_next_event_where_one_was_refused_or_is_not_kept() {
+    let bench = Bench::with(hanging, |settings| settings.run_bytes_max = 1_024);
+    let run = bench.start();
+    let _listening = run.run.listen();
+    run.read_after(0);
+    let topic = format!("{RUN_TOPIC_PREFIX}{}", run.id());
+    let report = |progress, message: &str| {
+        run.tell(Progress { progress, total: None, message: Some(message.to_owned()) }, false);
+        bench.events_of(&topic).into_iter().map(|(_, event)| event["data"]["progress"].clone()).collect::<Vec<_>>()
+    };
+
+    bench.is_overloaded.store(true, Ordering::SeqCst);
+    assert_eq!(report(1.0, "refused"), Vec::<Value>::new());
+    bench.is_overloaded.store(false, Ordering::SeqCst);
+    assert_eq!(report(2.0, "told"), [json!(2)]);
+    assert_eq!(report(3.0, "nobody has read the one before"), [json!(2)]);
+    run.read_after(0);
+    assert_eq!(report(4.0, &"too large to be kept".repeat(50)), [json!(2)]);
+
+    assert_eq!(report(5.0, "told too"), [json!(2), json!(5)]);
+}
+
+#[tokio::test]
 async fn where_nobody_listens_nothing_is_published() {
     let bench = Bench::new(soon);
     drop(bench.mcp.runs().follow());
