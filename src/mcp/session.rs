@@ -208,11 +208,15 @@ impl Session {
             Received::Serve(call) => self.serve(call, route),
             Received::Refuse(id, fault) => self.refuse(id, &fault, route),
             Received::Batch(messages) => {
+                // Of a channel what others are answered with waits in the same place.
+                let before = route.bytes();
                 for message in messages {
                     // A batch within a batch is no message, and would nest as deeply as its sender likes.
                     match message.get().as_bytes() {
                         [b'[', ..] => self.refuse(None, &jsonrpc::Fault::InvalidMessage, route),
-                        text if route.bytes() > BATCH_ANSWER_BYTES_MAX => self.refuse_rest(text, route),
+                        text if route.bytes().saturating_sub(before) > BATCH_ANSWER_BYTES_MAX => {
+                            self.refuse_rest(text, route)
+                        }
                         text => self.receive(text, route),
                     }
                 }
