@@ -226,10 +226,17 @@ fn drop_formats_of_numbers(schema: &mut Value) {
             if is_number {
                 fields.remove("format");
             }
-            // Values, not schemas.
-            let schemas =
-                fields.iter_mut().filter(|(key, _)| !matches!(&***key, "const" | "default" | "enum" | "examples"));
-            schemas.for_each(|(_, schema)| drop_formats_of_numbers(schema));
+            for (key, value) in fields {
+                match (key.as_str(), value) {
+                    // Values, not schemas.
+                    ("const" | "default" | "enum" | "examples", _) => {}
+                    // Schemas by names of their own.
+                    ("properties" | "patternProperties" | "$defs", Value::Object(named)) => {
+                        named.values_mut().for_each(drop_formats_of_numbers);
+                    }
+                    (_, schema) => drop_formats_of_numbers(schema),
+                }
+            }
         }
         Value::Array(items) => items.iter_mut().for_each(drop_formats_of_numbers),
         _ => {}
@@ -256,6 +263,7 @@ mod tests {
             count: u8,
             prices: Vec<f32>,
             offset: Option<i64>,
+            default: u8,
             #[schemars(url)]
             at: String,
         }
@@ -268,6 +276,7 @@ mod tests {
                 "count": {"type": "integer", "minimum": 0, "maximum": 255},
                 "prices": {"type": "array", "items": {"type": "number"}},
                 "offset": {"type": ["integer", "null"]},
+                "default": {"type": "integer", "minimum": 0, "maximum": 255},
                 "at": {"type": "string", "format": "uri"},
             })
         );
