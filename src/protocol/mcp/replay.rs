@@ -13,7 +13,8 @@ pub const REPLAY_EVENTS_MAX: usize = 1_024;
 pub const REPLAY_BYTES_MAX: usize = 1_048_576;
 /// Bytes that all ended streams of a session keep, what nobody has read included; the oldest streams go.
 pub const SESSION_REPLAY_BYTES_MAX: usize = 4 << 20;
-/// Bytes that all streams of a server keep. Above it streams that are read keep nothing, and sessions no ended ones.
+/// Bytes that all streams of a server keep. Above it they give up what was read of them already; what nobody has read stays,
+/// within the bounds of each session.
 pub const SERVER_REPLAY_BYTES_MAX: usize = 256 << 20;
 
 /// The id of an event: `<stream>-<seq>`, two numbers without signs or leading zeros.

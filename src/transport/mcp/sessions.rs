@@ -205,8 +205,12 @@ impl HttpSession {
         self.answers.lock().get(&number).cloned()
     }
 
-    /// Forgets streams at their ends: those that are over for long, and the oldest of those that are too many or too large.
+    /// Forgets streams at their ends: those that are over for long, and the oldest of those that are too many or too large. Where
+    /// the whole server keeps too much, all give up what was read of them, the oldest first.
     fn forget_ended(&self, answers: &mut BTreeMap<u64, Arc<EventStream>>, now: crate::protocol::Time) {
+        for stream in answers.values().chain([&self.standing]) {
+            stream.relieve();
+        }
         let ended: Vec<_> = answers
             .values()
             .filter_map(|stream| Some((stream.ended_at(now)?, stream.number(), stream.kept_bytes())))
@@ -216,9 +220,7 @@ impl HttpSession {
             streams += 1;
             bytes += kept;
             let is_newest = streams == 1;
-            let fits = streams <= ENDED_STREAMS_MAX
-                && (bytes <= SESSION_REPLAY_BYTES_MAX || is_newest)
-                && !self.standing.is_too_much_kept();
+            let fits = streams <= ENDED_STREAMS_MAX && (bytes <= SESSION_REPLAY_BYTES_MAX || is_newest);
             if !fits || now.since(ended_at) >= ENDED_STREAM_MS {
                 answers.remove(&number);
             }

@@ -236,11 +236,12 @@ impl EventStream {
         let State { waiting, log, unanswered, pauses, .. } = &mut *state;
         self.waker.register(cx.waker());
         waiting.extend(self.outgoing.take());
+        let mut is_paused = false;
         while let Some(item) = waiting.pop_front() {
             match item.kind {
                 Kind::Pause if *pauses => {
-                    self.count(&mut state);
-                    return Step::Over;
+                    is_paused = true;
+                    break;
                 }
                 Kind::Pause | Kind::Event => continue,
                 Kind::Unanswered => {}
@@ -262,12 +263,17 @@ impl EventStream {
             state.log.forget();
             self.count(&mut state);
         }
-        if state.is_closed || state.unanswered == Some(0) { Step::Over } else { Step::Open }
+        if is_paused || state.is_closed || state.unanswered == Some(0) { Step::Over } else { Step::Open }
     }
 
-    /// Whether all streams of the server keep more than they may.
-    pub(super) fn is_too_much_kept(&self) -> bool {
-        self.kept.is_too_much()
+    /// Forgets what was given to a reader already, where all streams of the server keep more than they may. What nobody has
+    /// read stays.
+    pub(super) fn relieve(&self) {
+        if self.kept.is_too_much() {
+            let mut state = self.state.lock();
+            state.log.forget();
+            self.count(&mut state);
+        }
     }
 
     /// Counts what the stream keeps among what all keep.
@@ -367,6 +373,24 @@ mod tests {
         kept.change(SERVER_REPLAY_BYTES_MAX - 2 * event, 0);
         drop(stream);
         assert_eq!(kept.bytes(), 0);
+    }
+
+    #[test]
+    fn a_quiet_stream_gives_up_what_was_read_of_it_and_nothing_else() {
+        let kept = Kept::default();
+        let (outgoing, waker) = events::outgoing();
+        let stream = EventStream::standing(Arc::clone(&outgoing), waker, &kept);
+        outgoing.push(Kind::Notification, Bytes::from_static(b"{}"));
+        let event = read(&stream);
+        stream.relieve();
+        assert_eq!(stream.kept_bytes(), event, "there is room");
+
+        kept.change(0, SERVER_REPLAY_BYTES_MAX);
+        outgoing.push(Kind::Notification, Bytes::from_static(b"{}"));
+        stream.relieve();
+
+        assert_eq!((stream.kept_bytes(), kept.bytes()), (0, SERVER_REPLAY_BYTES_MAX));
+        assert_eq!(read(&stream), event, "what nobody has read");
     }
 
     #[test]
