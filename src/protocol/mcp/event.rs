@@ -105,52 +105,77 @@ impl Told {
     /// that sees a number skipped lost progress to the log's bound.
     pub fn encode(&self, subject: &Subject<'_>, timestamp: &str, seq: u64) -> Bytes {
         #[derive(Serialize)]
-        struct Event<'a, D> {
+        struct Event<'a> {
             #[serde(rename = "type")]
             kind: EventKind,
             stream_id: &'a str,
             request_id: &'a RawValue,
-            data: D,
+            data: Data<'a>,
             timestamp: &'a str,
             seq: u64,
         }
 
-        fn text(
-            kind: EventKind,
-            subject: &Subject<'_>,
-            data: impl Serialize,
-            timestamp: &str,
-            seq: u64,
-            bytes: usize,
-        ) -> Bytes {
-            let Subject { stream_id, request_id, .. } = *subject;
-            let mut text = Vec::with_capacity(bytes);
-            serde_json::to_writer(&mut text, &Event { kind, stream_id, request_id, data, timestamp, seq })
-                .expect("raw values and strings always serialize");
-            text.into()
-        }
+        let Subject { stream_id, request_id, tool } = *subject;
+        let event = Event { kind: self.kind(), stream_id, request_id, data: Data::new(tool, self), timestamp, seq };
+        let mut text = Vec::with_capacity(self.bytes_max(subject));
+        serde_json::to_writer(&mut text, &event).expect("raw values and strings always serialize");
+        text.into()
+    }
+}
 
-        let (kind, bytes, tool) = (self.kind(), self.bytes_max(subject), subject.tool);
-        match self {
-            Told::Started => text(kind, subject, Started { tool }, timestamp, seq, bytes),
-            Told::Progress(report) => {
-                let progress = number(report.progress).unwrap_or_else(|| 0.into());
-                let total = report.total.and_then(number);
-                let data = Progress { tool, progress, total, message: report.message.as_deref() };
-                text(kind, subject, data, timestamp, seq, bytes)
-            }
-            Told::Completed { result, result_bytes, execution_time_ms } => {
-                let data = Completed {
-                    tool,
-                    result: result.as_deref(),
-                    result_bytes_omitted: result.is_none().then_some(*result_bytes),
-                    execution_time_ms: *execution_time_ms,
-                };
-                text(kind, subject, data, timestamp, seq, bytes)
-            }
+/// `data` of an event.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    /// The arguments stay out: they may hold what only the caller may see.
+    Started {
+        tool: &'a str,
+    },
+    Progress {
+        tool: &'a str,
+        /// How far, in the unit of `total`; grows with every event.
+        progress: Number,
+        /// Where it ends, if known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total: Option<Number>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<&'a str>,
+    },
+    Completed {
+        tool: &'a str,
+        /// Absent where it is larger than an event may be; then its bytes are told.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result_bytes_omitted: Option<usize>,
+        execution_time_ms: u64,
+    },
+    Failed {
+        tool: &'a str,
+        reason: &'a str,
+        error: &'a str,
+        execution_time_ms: u64,
+    },
+}
+
+impl<'a> Data<'a> {
+    fn new(tool: &'a str, told: &'a Told) -> Self {
+        match told {
+            Told::Started => Data::Started { tool },
+            Told::Progress(report) => Data::Progress {
+                tool,
+                progress: number(report.progress).unwrap_or_else(|| 0.into()),
+                total: report.total.and_then(number),
+                message: report.message.as_deref(),
+            },
+            Told::Completed { result, result_bytes, execution_time_ms } => Data::Completed {
+                tool,
+                result: result.as_deref(),
+                result_bytes_omitted: result.is_none().then_some(*result_bytes),
+                execution_time_ms: *execution_time_ms,
+            },
             Told::Failed { reason, error, execution_time_ms } => {
-                let data = Failed { tool, reason, error, execution_time_ms: *execution_time_ms };
-                text(kind, subject, data, timestamp, seq, bytes)
+                Data::Failed { tool, reason, error, execution_time_ms: *execution_time_ms }
             }
         }
     }
@@ -164,56 +189,6 @@ fn escaped_bytes(text: &str) -> usize {
         _ => 1,
     };
     text.bytes().map(bytes_of).sum()
-}
-
-/// `data` of a `tool_started`. The arguments stay out: they may hold what only the caller may see.
-#[derive(Serialize)]
-struct Started<'a> {
-    /// The tool's name.
-    tool: &'a str,
-}
-
-/// `data` of a `tool_progress`.
-#[derive(Serialize)]
-struct Progress<'a> {
-    /// The tool's name.
-    tool: &'a str,
-    /// How far, in the unit of `total`; grows with every event.
-    progress: Number,
-    /// Where it ends, if known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total: Option<Number>,
-    /// For a person to read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
-}
-
-/// `data` of a `tool_completed`.
-#[derive(Serialize)]
-struct Completed<'a> {
-    /// The tool's name.
-    tool: &'a str,
-    /// The result of the call, as the caller gets it; absent where it is larger than an event may be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
-    /// Bytes of the result where it is absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result_bytes_omitted: Option<usize>,
-    /// Milliseconds from start to end.
-    execution_time_ms: u64,
-}
-
-/// `data` of a `tool_failed`.
-#[derive(Serialize)]
-struct Failed<'a> {
-    /// The tool's name.
-    tool: &'a str,
-    /// Which sort of failure: `invalid_arguments`, `failed`, `cancelled`, `timeout` or `crashed`.
-    reason: &'a str,
-    /// For a person to read.
-    error: &'a str,
-    /// Milliseconds from start to end.
-    execution_time_ms: u64,
 }
 
 /// Where a run stands, as `mcp:runs` and the join of `mcp:run:<id>` tell it.
