@@ -6,16 +6,16 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// 128 bits as 32 lower-case hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hex([u8; 32]);
+pub(crate) struct Hex([u8; 32]);
 
 impl Hex {
     /// Draws a number at random.
-    pub(super) fn draw() -> u128 {
+    pub(crate) fn draw() -> u128 {
         u128::from_be_bytes(random::bytes())
     }
 
     /// The digits of a number.
-    pub(super) fn of(number: u128) -> Self {
+    pub(crate) fn of(number: u128) -> Self {
         let mut digits = [0; 32];
         for (byte, pair) in number.to_be_bytes().into_iter().zip(digits.chunks_exact_mut(2)) {
             pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
@@ -24,12 +24,12 @@ impl Hex {
     }
 
     /// The digits.
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("digits are ASCII")
     }
 
     /// The number that a text of 32 lower-case hex digits names.
-    pub(super) fn number(text: &str) -> Option<u128> {
+    pub(crate) fn number(text: &str) -> Option<u128> {
         let is_id = text.len() == 32 && text.bytes().all(|byte| DIGITS.contains(&byte));
         is_id.then(|| u128::from_str_radix(text, 16).ok()).flatten()
     }

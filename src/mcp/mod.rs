@@ -50,6 +50,7 @@ pub use cancel::CancelReason;
 pub use completion::CompletionRequest;
 pub use context::CallContext;
 pub use error::CallError;
+pub(crate) use hex::Hex;
 pub use input::InputRequest;
 pub(crate) use outgoing::{Item, Kind, Outgoing};
 pub use prompts::{Prompt, PromptOutput};

@@ -9,11 +9,11 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::stream::{EventStream, Kept, STANDING};
+use crate::clock;
 use crate::mcp::auth::Identity;
-use crate::mcp::{Item, Outgoing, ServerShared, Session};
+use crate::mcp::{Hex, Item, Outgoing, ServerShared, Session};
 use crate::protocol::mcp::replay::SESSION_REPLAY_BYTES_MAX;
 use crate::protocol::mcp::version::Version;
-use crate::{clock, random};
 
 /// Streams of a session that are kept after their end, for clients that lost the answer; the oldest go. More than calls may be
 /// under way, so that a client which lost all of them finds each answer.
@@ -75,7 +75,7 @@ impl Sessions {
 
     /// Takes a session in and gives its id, 32 hex digits.
     pub(super) fn insert(&self, session: HttpSession) -> Result<String, Full> {
-        let id = u128::from_be_bytes(random::bytes());
+        let id = Hex::draw();
         let must_sweep = {
             let mut entries = self.0.entries.lock();
             if entries.by_id.len() >= self.0.sessions_max {
@@ -89,12 +89,12 @@ impl Sessions {
             // Ends when there is no session, or no table.
             tokio::spawn(sweep(Arc::downgrade(&self.0), interval));
         }
-        Ok(format!("{id:032x}"))
+        Ok(Hex::of(id).as_str().to_owned())
     }
 
     /// The session of that id, if it is one with that server and of that user. Its client is there, so it does not end now.
     pub(super) fn find(&self, id: &str, server: &Arc<ServerShared>, user: &Identity) -> Option<Arc<HttpSession>> {
-        let id = number(id)?;
+        let id = Hex::number(id)?;
         let entries = self.0.entries.lock();
         let session = entries.by_id.get(&id)?;
         if !Arc::ptr_eq(&session.server, server) || session.user != *user {
@@ -106,17 +106,11 @@ impl Sessions {
 
     /// Ends a session that was found.
     pub(super) fn end(&self, id: &str) {
-        let session = number(id).and_then(|id| self.0.entries.lock().by_id.remove(&id));
+        let session = Hex::number(id).and_then(|id| self.0.entries.lock().by_id.remove(&id));
         if let Some(session) = session {
             session.end();
         }
     }
-}
-
-/// The number of an id; `None` for what is none.
-fn number(id: &str) -> Option<u128> {
-    let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    is_id.then(|| u128::from_str_radix(id, 16).ok()).flatten()
 }
 
 async fn sweep(table: Weak<Table>, interval: Duration) {
