@@ -11,6 +11,7 @@ need cargo "install Rust from https://rustup.rs with the components rustfmt and 
 need node "install Node 20 or newer"
 need npm "install Node 20 or newer"
 need python3 "install Python 3.11 or newer"
+need git "install git"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   { echo "scripts/install.sh: $(python3 --version) is too old: install Python 3.11 or newer" >&2; exit 1; }
 
@@ -51,4 +52,4 @@ install_python() {
   cp "$wanted" "$venv/requirements.txt"
 }
 install_python tests/clients "realtime, phxsocket"
-install_python tests/peers mcp
+install_python tests/peers "mcp, mcp_server_git, mcp_server_time"

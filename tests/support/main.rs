@@ -8,3 +8,4 @@ mod schema_examples;
 mod schema_faults;
 mod schema_recorder;
 mod upstreams;
+mod upstreams_start;

@@ -19,10 +19,10 @@ export const startReference = (port = 0) => Server.start(binary("REFERENCE_BIN",
 export const startBennu = (port = 0) => Server.start(binary("BENNU_BIN", "bennu"), (p) => ["serve", "--server-listen", `127.0.0.1:${p}`], port)
 
 /** One of the library's examples, by its name. `args` gives its command line for a port; it finds the port in PORT as well. */
-export const startExample = (name, port = 0, args = () => []) => {
-  const built = process.env.EXAMPLES_BIN ? `${process.env.EXAMPLES_BIN}/${name}` : binary("", `examples/${name}`)
-  return Server.start(built, args, port)
-}
+export const startExample = (name, port = 0, args = () => []) => Server.start(exampleBinary(name), args, port)
+
+/** Where an example is. */
+export const exampleBinary = (name) => (process.env.EXAMPLES_BIN ? `${process.env.EXAMPLES_BIN}/${name}` : binary("", `examples/${name}`))
 
 /** Finds a binary: the one that the environment names, else the newest build. */
 function binary(variable, name) {
