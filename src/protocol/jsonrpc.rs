@@ -7,7 +7,9 @@
 //! Source: the JSON-RPC 2.0 specification; for the classification, the contract of the Elixir deployment, section 4.1.
 
 pub mod asking;
+pub mod lines;
 pub mod serving;
+pub mod splice;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -22,6 +22,7 @@ pub mod roots;
 pub mod run_log;
 pub mod sampling;
 pub mod session;
+pub mod sse;
 pub mod status;
 pub mod subscription;
 pub mod tool;
