@@ -33,6 +33,12 @@ pub trait McpAuth: Send + Sync + 'static {
     /// Finds out who is asking. `None` is a join without a credential.
     fn authenticate(&self, credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>>;
 
+    /// Whether that user may use the server of that name: any, unless the authenticator says less. It is asked at each join and each
+    /// HTTP request, and by the hub for each of its servers.
+    fn may_use(&self, _user: &Identity, _server: &str) -> bool {
+        true
+    }
+
     /// Whether `watcher` may see the runs of `owner`: their own, unless the authenticator says more.
     fn may_watch(&self, watcher: &Identity, owner: &Identity) -> bool {
         watcher == owner

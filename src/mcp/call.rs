@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use crate::protocol::mcp::event::{number, progress_notification};
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::log_gate::{LOG_BYTES_MAX, LogGate};
 use crate::protocol::mcp::progress::{Progress, ProgressGate};
+use crate::protocol::mcp::relay;
 use crate::protocol::mcp::tool::TaskSupport;
 use crate::protocol::mcp::{LOG_MESSAGE, PROGRESS_BURST, PROGRESS_INTERVAL_MS, RESOURCE_BYTES_MAX};
 
@@ -49,6 +51,8 @@ pub(crate) struct Call {
     pub(super) run: Option<Arc<Run>>,
     pub(super) seat: Seat,
     pub(super) cancellation: Cancellation,
+    /// What the client said why it takes the request back.
+    pub(super) why_taken_back: OnceLock<String>,
     pub(super) stopwatch: Stopwatch,
     pub(super) stage: Mutex<Stage>,
 }
@@ -60,6 +64,10 @@ pub(crate) enum Subject {
     Prompt,
     /// What has no failures of a shape of its own.
     Other,
+    /// A request that is passed on: for how long at most.
+    Relayed {
+        limit_ms: u64,
+    },
 }
 
 /// How questions to the client are answered.
@@ -91,6 +99,15 @@ pub(crate) enum Output {
     Tool(ToolOutput),
     /// The fields of a result.
     Body(Box<RawValue>),
+    /// Another server's response.
+    Relayed(Relayed),
+}
+
+/// Another server's response, as its text under the client's id.
+pub(crate) struct Relayed {
+    pub(super) text: Bytes,
+    /// The code and the words of its error, if it is one.
+    pub(super) error: Option<(i64, String)>,
 }
 
 /// The future of a handler.
@@ -134,22 +151,35 @@ impl Call {
         self.cancellation.cancel(reason);
     }
 
+    /// Why the call was ended from outside, for whoever works for it elsewhere.
+    pub(super) fn why_cancelled(&self) -> Option<String> {
+        if let Some(why) = self.why_taken_back.get() {
+            return Some(why.clone());
+        }
+        self.cancellation.reason().map(|reason| self.cut_text(reason).1)
+    }
+
     fn execution_ms_max(&self) -> u64 {
         match &self.subject {
             Subject::Tool(tool) => tool.execution_ms_max,
+            Subject::Relayed { limit_ms } => *limit_ms,
             _ => SERVING_MS_MAX,
         }
     }
 
     fn cut(self: &Arc<Self>, reason: CancelReason) {
-        let (sort, text) = match reason {
+        let (sort, text) = self.cut_text(reason);
+        self.end(Err(CallError::Failed(text)), sort);
+    }
+
+    fn cut_text(&self, reason: CancelReason) -> (&'static str, String) {
+        match reason {
             CancelReason::Client => ("cancelled", "cancelled by the client".to_owned()),
             CancelReason::SessionEnded => ("cancelled", "cancelled: the session ended".to_owned()),
             CancelReason::Shutdown => ("cancelled", "cancelled: the server stops".to_owned()),
             CancelReason::Over => ("cancelled", "cancelled".to_owned()),
             CancelReason::Timeout => ("timeout", format!("timed out after {} ms", self.execution_ms_max())),
-        };
-        self.end(Err(CallError::Failed(text)), sort);
+        }
     }
 
     fn done(self: &Arc<Self>, outcome: Result<Result<Output, CallError>, Box<dyn std::any::Any + Send>>) {
@@ -184,22 +214,76 @@ impl Call {
         // Work on another thread may still go on: it is told that nobody waits.
         self.cancellation.cancel(CancelReason::Over);
         let worked_ms = self.stopwatch.worked_ms();
-        let body = outcome.and_then(|output| match output {
-            Output::Body(body) => respond::within(body, RESOURCE_BYTES_MAX),
-            Output::Tool(output) => respond::tool_result(self, &output, worked_ms),
-        });
+        let body = match outcome {
+            Ok(Output::Body(body)) => respond::within(body, RESOURCE_BYTES_MAX),
+            Ok(Output::Tool(output)) => respond::tool_result(self, &output, worked_ms),
+            Ok(Output::Relayed(relayed)) => return self.end_relayed(relayed, worked_ms),
+            Err(error) => Err(error),
+        };
         let reason = if sort.is_empty() { "failed" } else { sort };
         let ending = match &body {
             Ok(result) => Ending::Completed(result),
             Err(error) => Ending::Failed { reason, error: error.to_string() },
         };
+        self.end_run(ending, worked_ms);
+        self.session.forget(self);
+        self.answer(body.or_else(|error| respond::failure(self, &error)));
+    }
+
+    fn end_run(&self, ending: Ending<'_>, worked_ms: u64) {
         if let Some(run) = &self.run
             && let Some(event) = run.end(ending, worked_ms, self.session.is_streaming())
         {
             self.route.push(Kind::Event, event);
         }
+    }
+
+    /// Ends a call with another server's response.
+    fn end_relayed(&self, relayed: Relayed, worked_ms: u64) {
+        let Relayed { text, error } = relayed;
+        let code = error.as_ref().map(|(code, _)| *code);
+        if self.run.is_some() {
+            let response = jsonrpc::Object::parse(&text).unwrap_or_default();
+            match (response.raw("result"), error) {
+                (Some(result), None) => self.end_run(Ending::Completed(result), worked_ms),
+                (_, error) => {
+                    let error = error.map(|(_, message)| message).unwrap_or_default();
+                    self.end_run(Ending::Failed { reason: "failed", error }, worked_ms);
+                }
+            }
+        }
         self.session.forget(self);
-        self.answer(body.or_else(|error| respond::failure(self, &error)));
+        if self.session.finish(self.number) {
+            self.route.push(Kind::Response(code), text);
+        } else {
+            self.route.mark(Kind::Unanswered);
+        }
+    }
+
+    /// Takes another server's report of progress: its caller gets it as it is, those who watch as reports of any tool.
+    pub(super) fn relay_progress(&self, text: &str, params: &jsonrpc::Object<'_>) {
+        let mut stage = self.stage.lock();
+        if stage.has_ended || self.is_given_up() {
+            return;
+        }
+        if let (Some(run), Some(progress)) = (&self.run, params.get("progress")) {
+            let report = Progress { progress, total: params.get("total"), message: params.string("message") };
+            let report = stage.gate.offer(report, clock::now());
+            if let Some(event) = report.and_then(|report| run.tell(report, self.session.is_streaming())) {
+                self.route.push(Kind::Event, event);
+            }
+        }
+        if let Some(token) = &self.token {
+            self.route.push(Kind::Notification, relay::progress(text, token).into());
+        }
+    }
+
+    /// Passes another server's notification on.
+    pub(super) fn relay_notification(&self, text: &str) {
+        let stage = self.stage.lock();
+        if !stage.has_ended && !self.is_given_up() {
+            self.route.push(Kind::Notification, Bytes::copy_from_slice(text.as_bytes()));
+        }
     }
 
     fn answer(self: &Arc<Self>, answer: Result<Box<RawValue>, Fault>) {
@@ -238,7 +322,8 @@ impl Call {
                 }
                 None
             }
-            (Some(token), None) if !self.is_given_up() => {
+            // What another server reports has reached its caller already.
+            (Some(token), None) if !self.is_given_up() && !matches!(self.subject, Subject::Relayed { .. }) => {
                 let total = report.total.and_then(number);
                 number(report.progress)
                     .map(|progress| progress_notification(token, &progress, total.as_ref(), report.message.as_deref()))

@@ -18,11 +18,12 @@ use crate::clock;
 use crate::protocol::jsonrpc::{self, Object};
 use crate::protocol::mcp::client::Client;
 use crate::protocol::mcp::peer::Peer;
+use crate::protocol::mcp::relay::Introduction;
 use crate::protocol::mcp::session::{ClientInfo, Credential};
 use crate::protocol::mcp::version::Version;
 use crate::protocol::mcp::{
-    HEARTBEAT, HEARTBEAT_ACK, MCP_MESSAGE, SERVER_TOPIC_PREFIX, SESSION_TOPIC_PREFIX, STREAMING_EVENT, UNKNOWN_EVENT,
-    UNKNOWN_SERVER, UNKNOWN_TOPIC,
+    HEARTBEAT, HEARTBEAT_ACK, HUB_TOPIC, MCP_MESSAGE, SERVER_TOPIC_PREFIX, SESSION_TOPIC_PREFIX, STREAMING_EVENT,
+    UNKNOWN_EVENT, UNKNOWN_SERVER, UNKNOWN_TOPIC,
 };
 
 /// One session, on `mcp:session`, `mcp:session:<name>`, `mcp:server:<server>` or `mcp:server:<server>:<name>`.
@@ -60,7 +61,15 @@ impl Channel for SessionChannel {
         };
         let is_streaming = is_of_the_deployment || fields.get("streaming").unwrap_or(false);
         let user = authenticate(&mcp, &params).await?;
+        if !mcp.may_use(&user, &server) {
+            return Err(Refusal::reason(UNKNOWN_SERVER));
+        }
 
+        let introduced = client.as_ref().filter(|_| server.passes_on()).map(|client| {
+            let info = jsonrpc::raw(&object!({"name": client.name, "version": client.version}));
+            let introduction = Introduction { capabilities: client.capabilities.to_owned(), info: Some(info) };
+            introduction.to_initialize(Version::V2024_11_05)
+        });
         let peer = match &client {
             Some(client) => Peer::joined(Client::joined(&client.name, &client.version, &client.capabilities)),
             None => Peer::default(),
@@ -68,7 +77,10 @@ impl Channel for SessionChannel {
         tracing::debug!(server = server.name, user = &*user.user, "an MCP session begins");
         let standing = Arc::new(Outgoing::new(wake(cx.handle())));
         let connection = cx.connection_id();
-        let session = Session::open(&mcp, NewSession { server, user, connection, peer, standing, is_streaming });
+        let session = Session::open(
+            &mcp,
+            NewSession { server, user, connection, peer, standing, is_streaming, introduction: introduced },
+        );
         let reply = if client.is_some() { session.join_reply() } else { introduction(&session) };
         // An inbox that is full ends the connection, and this session with it.
         cx.send(Info::Joined);
@@ -159,6 +171,10 @@ fn push(item: Item, cx: &mut Cx<SessionChannel>) {
 
 /// The server that a topic names, and whether it is a topic of the Elixir deployment.
 fn server_of(mcp: &Mcp, topic: &str) -> Result<(Arc<ServerShared>, bool), Refusal> {
+    let of_hub = topic.strip_prefix(HUB_TOPIC);
+    if of_hub.is_some_and(|rest| rest.is_empty() || rest.len() > 1) {
+        return Ok((mcp.hub(), false));
+    }
     if let Some(name) = topic.strip_prefix(SERVER_TOPIC_PREFIX) {
         let (name, session) = name.split_once(':').map_or((name, None), |(name, session)| (name, Some(session)));
         if session == Some("") {

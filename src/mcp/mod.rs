@@ -4,6 +4,7 @@
 //! mcp:server:<server>, mcp:server:<server>:<name>   a session with that server
 //! mcp:session, mcp:session:<name>                   a session with the first server, for clients of the Elixir deployment
 //! mcp:session:streaming                             the streaming events of a session on the same socket
+//! mcp:hub, mcp:hub:<name>                           a session with all servers as one
 //! mcp:run:<id>                                      one run: its events so far, then live
 //! mcp:runs                                          which runs there are, begin and end
 //! status:system, status:system:tool                 the same for dashboards of the Elixir deployment
@@ -28,6 +29,7 @@ mod hex;
 mod input;
 mod outgoing;
 mod prompts;
+mod relay;
 mod request_state;
 mod resources;
 mod respond;
@@ -40,6 +42,7 @@ mod stopwatch;
 mod tasks;
 pub mod tools;
 mod under_way;
+pub mod upstream;
 mod watching;
 mod workers;
 
@@ -64,6 +67,7 @@ pub(crate) use session::{NewSession, Session};
 use tasks::Tasks;
 pub use tools::{NoArguments, Tool, ToolOutput};
 use under_way::UnderWay;
+use upstream::UpstreamHealth;
 use workers::Workers;
 
 use crate::channel::{Endpoint, Payload, SocketSpecBuilder};
@@ -83,8 +87,8 @@ use crate::protocol::mcp::session::Credential;
 use crate::protocol::mcp::status::{STATUS_TOOL_TOPIC, STATUS_TOPIC};
 pub use crate::protocol::mcp::tool::{TaskSupport, ToolSpec};
 use crate::protocol::mcp::{
-    CALLS_PER_SESSION_MAX, OBSERVER_TOPIC, RUN_TOPIC_PREFIX, RUNS_TOPIC, SERVER_TOPIC_PREFIX, SESSION_TOPIC,
-    SESSION_TOPIC_PREFIX,
+    CALLS_PER_SESSION_MAX, HUB, HUB_TOPIC, OBSERVER_TOPIC, RUN_TOPIC_PREFIX, RUNS_TOPIC, SERVER_TOPIC_PREFIX,
+    SESSION_TOPIC, SESSION_TOPIC_PREFIX,
 };
 use crate::random;
 
@@ -133,6 +137,8 @@ pub struct Mcp {
     auth: Arc<dyn McpAuth>,
     /// The first is the one that is meant where none is named.
     servers: Vec<McpServer>,
+    /// All of them as one.
+    hub: McpServer,
     runs: Arc<Runs>,
     workers: Workers,
     sessions: Sessions,
@@ -158,6 +164,9 @@ pub enum McpError {
     /// There is none.
     #[error("expected a server at least, came none")]
     NoServer,
+    /// One has the name by which all of them are reached.
+    #[error("the server name {HUB:?} is taken, expected another")]
+    ReservedName,
     /// Two have one name.
     #[error("two servers are named {0:?}, expected one")]
     DuplicateServer(String),
@@ -197,6 +206,9 @@ impl McpBuilder {
             return Err(McpError::NoServer);
         }
         for (index, server) in servers.iter().enumerate() {
+            if server.name() == HUB {
+                return Err(McpError::ReservedName);
+            }
             if servers[..index].iter().any(|other| other.name() == server.name()) {
                 return Err(McpError::DuplicateServer(server.name().to_owned()));
             }
@@ -208,6 +220,7 @@ impl McpBuilder {
             workers: Workers::new(settings.worker_threads, each_max),
             settings,
             auth,
+            hub: McpServer::hub(HUB, &servers),
             servers,
             runs,
             sessions: Sessions::default(),
@@ -237,6 +250,8 @@ impl Mcp {
             .channel_with::<channel::SessionChannel>(&format!("{SERVER_TOPIC_PREFIX}*"), self.clone())
             .channel_with::<watching::RunChannel>(&format!("{RUN_TOPIC_PREFIX}*"), self.clone())
             .channel_with::<watching::RunsChannel>(RUNS_TOPIC, self.clone())
+            .channel_with::<channel::SessionChannel>(HUB_TOPIC, self.clone())
+            .channel_with::<channel::SessionChannel>(&format!("{HUB_TOPIC}:*"), self.clone())
             .channel_with::<watching::Unknown>("mcp:*", self.clone())
             .channel_with::<status::StatusChannel>(STATUS_TOPIC, self.clone())
             .channel_with::<status::StatusChannel>(STATUS_TOOL_TOPIC, self.clone())
@@ -254,9 +269,31 @@ impl Mcp {
 
     /// Lets clients go whose streams would never end by themselves: those of changes end in order, standing ones break off.
     pub(crate) fn end_streams(&self) {
-        for server in &self.servers {
+        for server in self.servers.iter().chain([&self.hub]) {
             server.shared.end_streams();
         }
+    }
+
+    /// Starts those servers of others that are to start with this one. Within a runtime.
+    pub fn boot(&self) {
+        for upstream in self.upstreams() {
+            upstream.boot();
+        }
+    }
+
+    /// How the servers of others stand, by their names, in the order in which they were added.
+    pub fn upstream_health(&self) -> Vec<(String, UpstreamHealth)> {
+        self.upstreams().map(|upstream| (upstream.name.to_string(), upstream.health())).collect()
+    }
+
+    fn upstreams(&self) -> impl Iterator<Item = &Arc<upstream::Upstream>> {
+        self.servers.iter().filter_map(|server| server.shared.upstream())
+    }
+
+    /// Ends the connections with servers of others, and waits until their programs are gone. Clients that call again start
+    /// them again.
+    pub async fn stop_upstreams(&self) {
+        futures::future::join_all(self.upstreams().map(|upstream| upstream.stop())).await;
     }
 
     /// Cancels every call, tasks included, and waits until all have ended, so that their callers hear of it: the `bennu`
@@ -279,9 +316,27 @@ impl Mcp {
         self.auth.authenticate(credential).await
     }
 
+    /// Whether a user may use a server.
+    pub(crate) fn may_use(&self, user: &Identity, server: &ServerShared) -> bool {
+        server.name == HUB || self.auth.may_use(user, &server.name)
+    }
+
     /// The server of that name.
     pub(crate) fn server(&self, name: &str) -> Option<Arc<ServerShared>> {
+        if name == HUB {
+            return Some(self.hub());
+        }
         self.servers.iter().find(|server| server.name() == name).map(|server| Arc::clone(&server.shared))
+    }
+
+    /// All servers as one.
+    pub(crate) fn hub(&self) -> Arc<ServerShared> {
+        Arc::clone(&self.hub.shared)
+    }
+
+    /// The server at the path that names none: all as one, where there are several.
+    pub(crate) fn server_at_root(&self) -> Arc<ServerShared> {
+        if self.servers.len() > 1 { self.hub() } else { self.default_server() }
     }
 
     /// The server that is meant where none is named.

@@ -10,12 +10,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::call::{Call, Input, Output, Stage, Subject, Work};
-use super::catalog::Shelf;
+use super::catalog::{Catalog, Shelf};
 use super::completion::CompletionRequest;
 use super::input::Answers;
 use super::outgoing::{Kind, Outgoing};
 use super::request_state::request_digest;
 use super::resources::ResourceTemplate;
+use super::server::ServerShared;
 use super::session::Session;
 use super::stopwatch::Stopwatch;
 use super::tools::Registered;
@@ -41,7 +42,7 @@ use crate::protocol::mcp::{
 const COMPLETIONS_MAX: usize = 100;
 
 /// The answer to a request: at once, or later by a call that has begun.
-enum Served {
+pub(super) enum Served {
     Now(Box<RawValue>),
     Later,
 }
@@ -70,17 +71,40 @@ impl Session {
     }
 
     fn dispatch(self: &Arc<Self>, call: peer::Call<'_>, route: &Arc<Outgoing>) -> Result<Served, Fault> {
+        if self.server.passes_on() {
+            return self.pass_on(call, route);
+        }
+        self.dispatch_here(call, route)
+    }
+
+    /// Serves a request by this program's own code.
+    pub(super) fn dispatch_here(
+        self: &Arc<Self>,
+        call: peer::Call<'_>,
+        route: &Arc<Outgoing>,
+    ) -> Result<Served, Fault> {
+        self.dispatch_in(&self.server, call, route)
+    }
+
+    /// Serves a request by what `server` offers.
+    pub(super) fn dispatch_in(
+        self: &Arc<Self>,
+        server: &Arc<ServerShared>,
+        call: peer::Call<'_>,
+        route: &Arc<Outgoing>,
+    ) -> Result<Served, Fault> {
+        let catalog = &server.catalog();
         let era = call.client.era;
         let is_modern = era == Era::Modern;
         match call.method.as_str() {
-            TOOLS_CALL => self.call_tool(call, route),
+            TOOLS_CALL => self.call_tool(catalog, call, route),
             TOOLS_LIST => self.list_tools(&call),
             RESOURCES_LIST => self.list(&call, "resources", |catalog| &catalog.resources),
             RESOURCE_TEMPLATES_LIST => self.list(&call, "resourceTemplates", |catalog| &catalog.templates),
-            RESOURCES_READ => self.read_resource(call, route),
+            RESOURCES_READ => self.read_resource(catalog, call, route),
             PROMPTS_LIST => self.list(&call, "prompts", |catalog| &catalog.prompts),
-            PROMPTS_GET => self.get_prompt(call, route),
-            COMPLETE => self.complete(call, route),
+            PROMPTS_GET => self.get_prompt(catalog, call, route),
+            COMPLETE => self.complete(catalog, call, route),
             DISCOVER if is_modern => {
                 Ok(self.now(&call, &respond::caching(&self.server), &jsonrpc::raw(&self.discovered())))
             }
@@ -102,7 +126,7 @@ impl Session {
             }
             RESOURCES_SUBSCRIBE if !is_modern => {
                 let uri = uri_of(&call.params)?;
-                if self.find_resource(&uri).is_none() {
+                if find_resource(catalog, &uri).is_none() {
                     return Err(error::resource_not_found(&uri, call.client.version));
                 }
                 if !self.subscribe(uri) {
@@ -126,7 +150,7 @@ impl Session {
     }
 
     /// A result that is there at once.
-    fn now(&self, call: &peer::Call<'_>, further: &str, body: &RawValue) -> Served {
+    pub(super) fn now(&self, call: &peer::Call<'_>, further: &str, body: &RawValue) -> Served {
         Served::Now(match call.client.era {
             Era::Modern => respond::modern(&self.server, "complete", further, body),
             Era::Legacy | Era::Elixir => body.to_owned(),
@@ -210,24 +234,26 @@ impl Session {
     }
 
     /// Begins a call. Where it is one of a tool, it is a run.
-    fn begin(
+    pub(super) fn begin(
         self: &Arc<Self>,
         call: &peer::Call<'_>,
         route: &Arc<Outgoing>,
         subject: Subject,
-        tool: Option<&Registered>,
+        tool: Option<&Arc<str>>,
     ) -> Result<Arc<Call>, Fault> {
         let limit = self.mcp.settings.calls_per_session_max;
         // This one is counted already.
         if self.calls_under_way() > limit {
             return Err(Fault::TooManyCalls { scope: Scope::Session, limit });
         }
-        let input = if call.client.era == Era::Modern { self.answers(call)? } else { Input::Requests };
+        // What is passed on brings answers to another server.
+        let has_answers = call.client.era == Era::Modern && !matches!(subject, Subject::Relayed { .. });
+        let input = if has_answers { self.answers(call)? } else { Input::Requests };
         let full = |super::workers::ConnectionFull { limit }| Fault::TooManyCalls { scope: Scope::Connection, limit };
         let seat = self.mcp.workers.admit(self.connection()).map_err(full)?;
         let run = match tool {
             Some(tool) => {
-                let run = self.mcp.runs.begin(&tool.name, call.id, &self.user, self.connection())?;
+                let run = self.mcp.runs.begin(tool, call.id, &self.user, self.connection())?;
                 self.show(&run);
                 Some(run)
             }
@@ -253,6 +279,7 @@ impl Session {
             run,
             seat,
             cancellation: Default::default(),
+            why_taken_back: OnceLock::new(),
             stopwatch: Stopwatch::start(),
             stage: Mutex::new(Stage::default()),
         }))
@@ -279,10 +306,14 @@ impl Session {
     }
 
     /// Begins a call of a tool. For the clients of the Elixir deployment a tool that is not there is a failure in band.
-    fn call_tool(self: &Arc<Self>, call: peer::Call<'_>, route: &Arc<Outgoing>) -> Result<Served, Fault> {
+    fn call_tool(
+        self: &Arc<Self>,
+        catalog: &Catalog,
+        call: peer::Call<'_>,
+        route: &Arc<Outgoing>,
+    ) -> Result<Served, Fault> {
         let params = CallParams::read(&call.params)?;
         let era = call.client.era;
-        let catalog = self.server.catalog();
         let Some(tool) = catalog.tools.find(&params.name) else {
             return match era {
                 Era::Elixir => {
@@ -304,7 +335,7 @@ impl Session {
                 return Ok(Served::Later);
             }
         };
-        let served = self.begin(&call, route, Subject::Tool(Arc::clone(tool)), Some(tool))?;
+        let served = self.begin(&call, route, Subject::Tool(Arc::clone(tool)), Some(&tool.name))?;
         if tool.begins_as_task {
             served.become_task();
         }
@@ -312,25 +343,19 @@ impl Session {
         Ok(Served::Later)
     }
 
-    fn find_resource(&self, uri: &str) -> Option<Found> {
-        let catalog = self.server.catalog();
-        if let Some(resource) = catalog.resources.find(uri) {
-            return Some(Found::Resource(Arc::clone(resource)));
-        }
-        let mut matching =
-            catalog.templates.iter().filter_map(|template| Some((template, template.item.match_uri(uri)?)));
-        let (template, variables) = matching.next()?;
-        Some(Found::Template(Arc::clone(template), variables))
-    }
-
-    fn read_resource(self: &Arc<Self>, call: peer::Call<'_>, route: &Arc<Outgoing>) -> Result<Served, Fault> {
+    fn read_resource(
+        self: &Arc<Self>,
+        catalog: &Catalog,
+        call: peer::Call<'_>,
+        route: &Arc<Outgoing>,
+    ) -> Result<Served, Fault> {
         let uri = match uri_of(&call.params) {
             Err(_) if call.client.era == Era::Elixir => {
                 return Ok(Served::Now(elixir::resource_failure("Invalid resource URI: ")));
             }
             uri => uri?,
         };
-        let found = self.find_resource(&uri);
+        let found = find_resource(catalog, &uri);
         let served = self.begin(&call, route, Subject::Resource(uri.clone()), None)?;
         let reading = Arc::clone(&served);
         served.start(move |context| -> Work {
@@ -353,7 +378,12 @@ impl Session {
         Ok(Served::Later)
     }
 
-    fn get_prompt(self: &Arc<Self>, call: peer::Call<'_>, route: &Arc<Outgoing>) -> Result<Served, Fault> {
+    fn get_prompt(
+        self: &Arc<Self>,
+        catalog: &Catalog,
+        call: peer::Call<'_>,
+        route: &Arc<Outgoing>,
+    ) -> Result<Served, Fault> {
         #[derive(Serialize)]
         struct Body<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -365,7 +395,6 @@ impl Session {
         }
 
         let era = call.client.era;
-        let catalog = self.server.catalog();
         let name = call.params.string("name");
         let prompt = name.as_deref().and_then(|name| catalog.prompts.find(name)).cloned();
         let Some(prompt) = prompt else {
@@ -428,7 +457,12 @@ impl Session {
         Ok(Served::Later)
     }
 
-    fn complete(self: &Arc<Self>, call: peer::Call<'_>, route: &Arc<Outgoing>) -> Result<Served, Fault> {
+    fn complete(
+        self: &Arc<Self>,
+        catalog: &Catalog,
+        call: peer::Call<'_>,
+        route: &Arc<Outgoing>,
+    ) -> Result<Served, Fault> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Completion {
@@ -445,7 +479,6 @@ impl Session {
         };
         let given = call.params.object("context").and_then(|context| context.get("arguments"));
         let request = CompletionRequest { value, arguments: given.unwrap_or_default() };
-        let catalog = self.server.catalog();
         let completer = match reference.string("type").as_deref() {
             Some("ref/prompt") => {
                 let prompt = reference.string("name").unwrap_or_default();
@@ -524,7 +557,16 @@ enum Found {
     Template(Arc<super::catalog::Listed<ResourceTemplate>>, BTreeMap<String, String>),
 }
 
-fn uri_of(params: &Object<'_>) -> Result<String, Fault> {
+fn find_resource(catalog: &Catalog, uri: &str) -> Option<Found> {
+    if let Some(resource) = catalog.resources.find(uri) {
+        return Some(Found::Resource(Arc::clone(resource)));
+    }
+    let mut matching = catalog.templates.iter().filter_map(|template| Some((template, template.item.match_uri(uri)?)));
+    let (template, variables) = matching.next()?;
+    Some(Found::Template(Arc::clone(template), variables))
+}
+
+pub(super) fn uri_of(params: &Object<'_>) -> Result<String, Fault> {
     let uri = params.string("uri").ok_or_else(|| invalid("uri must be a string"))?;
     if uri.len() > URI_BYTES_MAX {
         return Err(Fault::InvalidParams(format!("uri: expected at most {URI_BYTES_MAX} bytes, came {}", uri.len())));
@@ -532,6 +574,6 @@ fn uri_of(params: &Object<'_>) -> Result<String, Fault> {
     Ok(uri)
 }
 
-fn invalid(text: &str) -> Fault {
+pub(super) fn invalid(text: &str) -> Fault {
     Fault::InvalidParams(text.to_owned())
 }

@@ -11,9 +11,11 @@ use serde_json::{Map, Value, json};
 use super::auth::Identity;
 use super::catalog::{Catalog, Listed};
 use super::prompts::Prompt;
+use super::relay::Hub;
 use super::resources::{Resource, ResourceTemplate};
 use super::session::Session;
 use super::tools::{InvalidTool, Registered, Tool};
+use super::upstream::{Upstream, UpstreamOptions};
 use crate::protocol::jsonrpc;
 use crate::protocol::mcp::client::TASKS_EXTENSION;
 use crate::protocol::mcp::content::Icon;
@@ -36,8 +38,20 @@ pub(crate) struct ServerShared {
     pub(crate) caching: Caching,
     pub(crate) page_items: NonZeroUsize,
     catalog: RwLock<Arc<Catalog>>,
+    /// Where its requests go, if not to its catalog.
+    pub(super) behind: Behind,
     /// The sessions, each by its number.
     audience: Mutex<HashMap<u64, Weak<Session>>>,
+}
+
+/// Who serves the requests of a server.
+pub(crate) enum Behind {
+    /// This program, by the catalog.
+    Nobody,
+    /// Another server.
+    Upstream(Arc<Upstream>),
+    /// Several servers.
+    Hub(Arc<Hub>),
 }
 
 /// What a server says of itself, as text that is ready to be sent.
@@ -257,6 +271,7 @@ impl McpServerBuilder {
             caching: self.caching,
             page_items: self.page_items,
             catalog: RwLock::new(Arc::new(catalog)),
+            behind: Behind::Nobody,
             audience: Mutex::default(),
         };
         Ok(McpServer { shared: Arc::new(shared) })
@@ -310,6 +325,25 @@ impl McpServer {
             page_items: const { NonZeroUsize::new(PAGE_ITEMS_MAX).expect("not 0") },
             items: Vec::new(),
         }
+    }
+
+    /// Another MCP server, under a name here. What it offers is what it says at each moment; it is started when it is needed.
+    ///
+    /// # Errors
+    /// [`McpServerError::Name`].
+    pub fn upstream(name: impl Into<String>, options: UpstreamOptions) -> Result<Self, McpServerError> {
+        let McpServer { shared } = McpServer::builder(name).build()?;
+        let mut shared = Arc::into_inner(shared).expect("it was made above");
+        shared.behind = Behind::Upstream(Upstream::new(&shared.name, options));
+        Ok(McpServer { shared: Arc::new(shared) })
+    }
+
+    /// Several servers as one.
+    pub(super) fn hub(name: &str, members: &[McpServer]) -> Self {
+        let McpServer { shared } = McpServer::builder(name).build().expect("the name is plain");
+        let mut shared = Arc::into_inner(shared).expect("it was made above");
+        shared.behind = Behind::Hub(Hub::new(members.iter().map(|member| Arc::clone(&member.shared)).collect()));
+        McpServer { shared: Arc::new(shared) }
     }
 
     /// The name in topics and paths.
@@ -421,6 +455,19 @@ impl std::fmt::Debug for McpServer {
 }
 
 impl ServerShared {
+    /// Whether requests are passed on to other servers.
+    pub(crate) fn passes_on(&self) -> bool {
+        !matches!(self.behind, Behind::Nobody)
+    }
+
+    /// The server behind it, if there is one.
+    pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
+        match &self.behind {
+            Behind::Upstream(upstream) => Some(upstream),
+            Behind::Nobody | Behind::Hub(_) => None,
+        }
+    }
+
     /// What it offers at this moment.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.read())
@@ -471,10 +518,20 @@ impl ServerShared {
     }
 
     pub(crate) fn join(&self, number: u64, session: &Arc<Session>) {
+        if let Behind::Hub(hub) = &self.behind {
+            for member in hub.members() {
+                member.join(number, session);
+            }
+        }
         self.audience.lock().insert(number, Arc::downgrade(session));
     }
 
     pub(crate) fn leave(&self, number: u64) {
+        if let Behind::Hub(hub) = &self.behind {
+            for member in hub.members() {
+                member.leave(number);
+            }
+        }
         self.audience.lock().remove(&number);
     }
 

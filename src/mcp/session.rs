@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -16,6 +17,7 @@ use super::input::InputRequest;
 use super::outgoing::{Kind, Outgoing};
 use super::runs::{Run, Watch};
 use super::server::{Change, ServerShared};
+use super::upstream::{Attachment, Instance};
 use super::{CallError, Mcp};
 use crate::protocol::jsonrpc::{self, AskId, CallNumber, Incoming, Patience};
 use crate::protocol::mcp::client::Era;
@@ -51,20 +53,30 @@ pub(crate) struct Session {
     standing: Arc<Outgoing>,
     /// Whether the client gets the streaming events of its calls.
     is_streaming: AtomicBool,
-    peer: Mutex<Peer>,
-    lively: Mutex<Lively>,
+    /// What it has with the servers behind its own, where that one passes requests on.
+    pub(super) attachment: Option<Box<Attachment>>,
+    pub(super) peer: Mutex<Peer>,
+    pub(super) lively: Mutex<Lively>,
 }
 
 type Answered = Result<Box<RawValue>, Box<RawValue>>;
 
+/// Who waits for the answer to a request of the server.
+pub(super) enum Waiting {
+    /// For its result or its error.
+    Outcome(oneshot::Sender<Answered>),
+    /// For its text, as another server does, and with it for word of how the client gets on.
+    Text { sender: oneshot::Sender<Bytes>, progress: Option<(Box<RawValue>, Arc<Instance>)> },
+}
+
 #[derive(Default)]
-struct Lively {
+pub(super) struct Lively {
     /// Those that wait for something.
     calls: Vec<Arc<Call>>,
-    asks: BTreeMap<AskId, oneshot::Sender<Answered>>,
-    listens: Vec<Listen>,
+    pub(super) asks: BTreeMap<AskId, Waiting>,
+    pub(super) listens: Vec<Listen>,
     /// URIs, in the legacy era.
-    subscriptions: BTreeSet<String>,
+    pub(super) subscriptions: BTreeSet<String>,
     observer: Option<Observer>,
     /// Counts the observers, so that one that goes takes only itself away.
     last_observer: u64,
@@ -73,11 +85,11 @@ struct Lively {
 }
 
 /// A stream of change notifications, in the stateless era.
-struct Listen {
+pub(super) struct Listen {
     number: CallNumber,
-    id: Box<RawValue>,
-    filter: Filter,
-    route: Arc<Outgoing>,
+    pub(super) id: Box<RawValue>,
+    pub(super) filter: Filter,
+    pub(super) route: Arc<Outgoing>,
 }
 
 /// The channel beside the session that sees its events: how it is woken, and its watch of each call under way.
@@ -129,6 +141,8 @@ pub(crate) struct NewSession {
     pub(crate) peer: Peer,
     pub(crate) standing: Arc<Outgoing>,
     pub(crate) is_streaming: bool,
+    /// The params of an `initialize` that says what the join said, where that was the handshake.
+    pub(crate) introduction: Option<Box<RawValue>>,
 }
 
 impl Sessions {
@@ -155,6 +169,7 @@ impl Session {
     /// Opens a session that nobody finds: that of one stateless request.
     pub(crate) fn passing(mcp: &Arc<Mcp>, new: NewSession) -> Arc<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
+        let passes_on = new.server.passes_on();
         Arc::new(Session {
             id: session_id(random::bytes()).into(),
             number: LAST.fetch_add(1, Ordering::Relaxed),
@@ -164,7 +179,8 @@ impl Session {
             user: new.user,
             standing: new.standing,
             is_streaming: AtomicBool::new(new.is_streaming),
-            peer: Mutex::new(new.peer),
+            attachment: passes_on.then(|| Box::new(Attachment::new(new.introduction))),
+            peer: Mutex::new(if passes_on { new.peer.relaying() } else { new.peer }),
             lively: Mutex::default(),
         })
     }
@@ -177,6 +193,11 @@ impl Session {
     /// Among whose calls its calls are counted.
     pub(super) fn connection(&self) -> u64 {
         self.connection
+    }
+
+    /// Its number among the sessions of this process.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Where goes what no request caused.
@@ -204,7 +225,10 @@ impl Session {
     pub(crate) fn receive(self: &Arc<Self>, text: &[u8], route: &Arc<Outgoing>) {
         let received = self.peer.lock().receive(text, clock::now());
         match received {
-            Received::Nothing | Received::RootsChanged | Received::Initialized => {}
+            Received::Nothing => {}
+            Received::Initialized => self.pass_initialized(text),
+            Received::RootsChanged | Received::Other(_) => self.pass_notification(text),
+            Received::Progress(ask, text) => self.pass_progress(ask, text),
             Received::Serve(call) => self.serve(call, route),
             Received::Refuse(id, fault) => self.refuse(id, &fault, route),
             Received::Batch(messages) => {
@@ -221,12 +245,17 @@ impl Session {
                     }
                 }
             }
-            Received::Cancel(number) => self.cancel(number),
+            Received::Cancel(number, reason) => self.cancel(number, reason),
             Received::Answered(ask, outcome) => {
                 let waiting = self.lively.lock().asks.remove(&ask);
                 if let Some(waiting) = waiting {
                     // The call that asked may have ended just now.
-                    let _ = waiting.send(outcome.map(ToOwned::to_owned).map_err(ToOwned::to_owned));
+                    match waiting {
+                        Waiting::Outcome(sender) => {
+                            drop(sender.send(outcome.map(ToOwned::to_owned).map_err(ToOwned::to_owned)));
+                        }
+                        Waiting::Text { sender, .. } => drop(sender.send(Bytes::copy_from_slice(text))),
+                    }
                 }
             }
         }
@@ -257,7 +286,7 @@ impl Session {
     }
 
     /// Ends one request of the client, which gets no answer.
-    fn cancel(&self, number: CallNumber) {
+    fn cancel(&self, number: CallNumber, reason: Option<String>) {
         let (call, listen) = {
             let mut lively = self.lively.lock();
             let call = lively.calls.iter().find(|call| call.number == number).cloned();
@@ -268,6 +297,10 @@ impl Session {
             listen.route.mark(Kind::Unanswered);
         }
         if let Some(call) = call {
+            if let Some(reason) = reason {
+                // A request is taken back once.
+                let _ = call.why_taken_back.set(reason);
+            }
             call.cancel(CancelReason::Client);
         }
     }
@@ -285,6 +318,11 @@ impl Session {
     /// Whether the client gets the streaming events of its calls.
     pub(super) fn is_streaming(&self) -> bool {
         self.is_streaming.load(Ordering::Relaxed)
+    }
+
+    /// The least severe log message that the client asked for, if it did.
+    pub(super) fn asked_level(&self) -> Option<Level> {
+        self.peer.lock().asked_level()
     }
 
     pub(super) fn level(&self) -> Level {
@@ -346,10 +384,10 @@ impl Session {
             let mut peer = self.peer.lock();
             let asked = peer.asking.ask(call.number, patience, ASKS_PER_SESSION_MAX, clock::now());
             let id = asked.map_err(|full| CallError::Failed(full.to_string()))?;
-            self.lively.lock().asks.insert(id, sender);
+            self.lively.lock().asks.insert(id, Waiting::Outcome(sender));
             id
         };
-        let _asked = Asked { session: self, id, route: &call.route };
+        let _asked = Asked::new(self, id, &call.route);
         let params = with_progress_token(&request.params, id);
         call.route.push(Kind::Request, jsonrpc::asking::request(id, request.method, &params));
         loop {
@@ -509,6 +547,7 @@ impl Session {
         }
         self.mcp.sessions.0.lock().remove(&self.id);
         self.server.leave(self.number);
+        self.detach();
     }
 
     fn end_listen(&self, listen: &Listen) {
@@ -523,14 +562,21 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.mcp.sessions.0.lock().remove(&self.id);
         self.server.leave(self.number);
+        self.detach();
     }
 }
 
 /// A question that waits; its place is free again when this goes, as when its call is cancelled.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     session: &'a Session,
     id: AskId,
     route: &'a Outgoing,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(session: &'a Session, id: AskId, route: &'a Outgoing) -> Self {
+        Asked { session, id, route }
+    }
 }
 
 impl Drop for Asked<'_> {

@@ -88,6 +88,7 @@ impl Bench {
             peer: Peer::joined(client),
             standing: Arc::clone(&route),
             is_streaming: false,
+            introduction: None,
         };
         let session = Session::passing(&self.mcp, new);
         let begun = Arc::<Mutex<Option<Arc<Run>>>>::default();

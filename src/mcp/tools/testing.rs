@@ -86,6 +86,7 @@ fn new_call(route: Arc<Outgoing>) -> Call {
         peer: Peer::joined(client.clone()),
         standing: Arc::clone(&route),
         is_streaming: false,
+        introduction: None,
     };
     Call {
         session: Session::passing(&mcp, new),

@@ -89,7 +89,7 @@ impl Model {
                 }
                 self.under_way.push((call.number, key));
             }
-            Received::Cancel(number) => {
+            Received::Cancel(number, _) => {
                 let index = self.under_way.iter().position(|(other, _)| *other == number);
                 self.under_way.remove(index.expect("only a request under way can be cancelled"));
             }
@@ -112,7 +112,11 @@ impl Model {
                     self.may_refuse(value);
                 }
             }
-            Received::Nothing | Received::Initialized | Received::RootsChanged => {}
+            Received::Nothing
+            | Received::Initialized
+            | Received::RootsChanged
+            | Received::Progress(..)
+            | Received::Other(_) => {}
         }
     }
 

@@ -91,14 +91,12 @@ impl Asking {
         self.waiting.remove(&id).map(|_| id)
     }
 
-    /// Notes progress on the request whose id is the token; whether there is one.
-    pub fn progress(&mut self, token: &RawValue, now: Time) -> bool {
-        let waiting = ask_id(token).and_then(|id| self.waiting.get_mut(&id));
-        if let Some(waiting) = waiting {
-            waiting.idle_end = now + waiting.patience.idle_ms;
-            return true;
-        }
-        false
+    /// Notes progress on the request whose id is the token, and gives that; `None` if there is none.
+    pub fn progress(&mut self, token: &RawValue, now: Time) -> Option<AskId> {
+        let id = ask_id(token)?;
+        let waiting = self.waiting.get_mut(&id)?;
+        waiting.idle_end = now + waiting.patience.idle_ms;
+        Some(id)
     }
 
     /// When waiting for this request ends, as things stand; `None` once it waits no more.

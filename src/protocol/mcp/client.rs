@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::protocol::jsonrpc::{self, Fault, Object};
-use crate::protocol::mcp::CLIENT_INFO_BYTES_MAX;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::version::Version;
+use crate::protocol::mcp::{CLIENT_INFO_BYTES_MAX, CREATE_MESSAGE, ELICIT, ROOTS_LIST};
 
 /// `_meta` key of the revision of a stateless request.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -43,6 +43,21 @@ pub struct ClientCapabilities {
 }
 
 impl ClientCapabilities {
+    /// Whether a server may ask the client anything.
+    pub fn can_be_asked(&self) -> bool {
+        self.sampling || self.elicitation_form || self.elicitation_url || self.roots
+    }
+
+    /// Whether the client said that it answers such requests; of methods that are not known here it may be so.
+    pub fn can_answer(&self, method: &str) -> bool {
+        match method {
+            CREATE_MESSAGE => self.sampling,
+            ELICIT => self.elicitation_form || self.elicitation_url,
+            ROOTS_LIST => self.roots,
+            _ => true,
+        }
+    }
+
     /// Reads a `ClientCapabilities` object; what is no object counts as empty.
     pub fn read(raw: &RawValue) -> Self {
         let Some(object) = Object::parse(raw.get().as_bytes()) else {

@@ -6,6 +6,7 @@
 //! Source: the MCP specification, revisions 2024-11-05 to 2026-07-28; the contract of the Elixir deployment, sections 2 to 5,
 //! with the decisions made on it.
 
+pub mod backoff;
 pub mod client;
 pub mod content;
 pub mod cursor;
@@ -13,10 +14,12 @@ pub mod elicitation;
 pub mod error;
 pub mod event;
 pub mod headers;
+pub mod hub;
 pub mod level;
 pub mod log_gate;
 pub mod peer;
 pub mod progress;
+pub mod relay;
 pub mod replay;
 pub mod roots;
 pub mod run_log;
@@ -40,6 +43,10 @@ pub const SESSION_TOPIC_PREFIX: &str = "mcp:session:";
 pub const OBSERVER_TOPIC: &str = "mcp:session:streaming";
 /// What topics of sessions with a named server start with, before its name and perhaps `:` and a name of the client's choice.
 pub const SERVER_TOPIC_PREFIX: &str = "mcp:server:";
+/// Topic of sessions with all servers as one; behind `:` a name of the client's choice may follow.
+pub const HUB_TOPIC: &str = "mcp:hub";
+/// The name of all servers as one.
+pub const HUB: &str = "hub";
 /// What the topic of one run starts with, before the run's id.
 pub const RUN_TOPIC_PREFIX: &str = "mcp:run:";
 /// Topic that announces runs.

@@ -38,6 +38,7 @@ pub struct Peer {
     serving: Serving,
     /// Requests of the server that wait for the client.
     pub asking: Asking,
+    is_relay: bool,
 }
 
 /// What a message asks for.
@@ -51,8 +52,12 @@ pub enum Received<'a> {
     Refuse(Option<&'a RawValue>, Fault),
     /// To receive each of these in turn.
     Batch(Vec<&'a RawValue>),
-    /// To end a request under way, which gets no answer.
-    Cancel(CallNumber),
+    /// To end a request under way, which gets no answer; with the reason, if the client gave one.
+    Cancel(CallNumber, Option<String>),
+    /// To note that the client gets on with a request of the server; with the notification's text.
+    Progress(AskId, &'a [u8]),
+    /// To pass a notification on that means nothing here, where there is someone to pass it to.
+    Other(&'a [u8]),
     /// To take the answer to a request of the server: its result, or its error.
     Answered(AskId, Result<&'a RawValue, &'a RawValue>),
     /// To note that the client is ready for requests and notifications.
@@ -74,6 +79,8 @@ pub struct Call<'a> {
     pub params: Object<'a>,
     /// The same as their text, if there are any.
     pub raw_params: Option<&'a RawValue>,
+    /// The whole message.
+    pub text: &'a [u8],
     /// Who asks, and in which words to answer.
     pub client: Arc<Client>,
     /// For a stateless request: the least severe log message it wants, if any.
@@ -88,14 +95,19 @@ impl Peer {
         Peer { client: Some(Arc::new(client)), is_initialized: true, ..Peer::default() }
     }
 
+    /// The same for a server that passes requests on: of methods that nobody here knows the params may be of any type.
+    pub fn relaying(self) -> Self {
+        Peer { is_relay: true, ..self }
+    }
+
     /// Takes one message, the text of one JSON value.
     pub fn receive<'a>(&mut self, text: &'a [u8], now: Time) -> Received<'a> {
         if text.first() == Some(&b'[') {
             return self.batch(text);
         }
         match Incoming::classify(text) {
-            Incoming::Request(request) => self.request(request),
-            Incoming::Notification(notification) => self.notification(&notification, now),
+            Incoming::Request(request) => self.request(request, text),
+            Incoming::Notification(notification) => self.notification(&notification, text, now),
             Incoming::Response(response) => match self.asking.answer(response.id) {
                 Some(ask) => Received::Answered(ask, response.outcome),
                 None => Received::Nothing,
@@ -135,6 +147,11 @@ impl Peer {
         self.level.unwrap_or(LEVEL_DEFAULT)
     }
 
+    /// The same, if the client said so.
+    pub fn asked_level(&self) -> Option<Level> {
+        self.level
+    }
+
     /// Sets [`Peer::level`].
     pub fn set_level(&mut self, level: Level) {
         self.level = Some(level);
@@ -158,23 +175,26 @@ impl Peer {
         }
     }
 
-    fn request<'a>(&mut self, request: Request<'a>) -> Received<'a> {
+    fn request<'a>(&mut self, request: Request<'a>, text: &'a [u8]) -> Received<'a> {
         let id = request.id;
-        match self.admit(request) {
+        match self.admit(request, text) {
             Ok(call) => Received::Serve(call),
             // An id too long to be kept is too long to be sent back.
             Err(fault) => Received::Refuse((id.get().len() <= ID_BYTES_MAX).then_some(id), fault),
         }
     }
 
-    fn admit<'a>(&mut self, request: Request<'a>) -> Result<Call<'a>, Fault> {
+    fn admit<'a>(&mut self, request: Request<'a>, text: &'a [u8]) -> Result<Call<'a>, Fault> {
         if request.bytes() > REQUEST_BYTES_MAX || request.id.get().len() > ID_BYTES_MAX {
             return Err(Fault::RequestTooLarge);
         }
         let params = match request.params.map(RawValue::get) {
             None | Some("null") => Object::default(),
-            Some(text) => Object::parse(text.as_bytes())
-                .ok_or_else(|| Fault::InvalidParams("params must be an object".to_owned()))?,
+            Some(params) => match Object::parse(params.as_bytes()) {
+                Some(params) => params,
+                None if self.is_relay && !has_object_params(&request.method) => Object::default(),
+                None => return Err(Fault::InvalidParams("params must be an object".to_owned())),
+            },
         };
         let meta = params.object("_meta");
         let (client, level) = self.client_of(&request.method, &params, meta.as_ref())?;
@@ -191,7 +211,7 @@ impl Peer {
         let in_use = |_| Fault::InvalidRequest(format!("id {} is in use by a request under way", request.id.get()));
         let number = self.serving.begin(request.id).map_err(in_use)?;
         let Request { id, method, params: raw_params, .. } = request;
-        Ok(Call { number, id, method, params, raw_params, client, level, progress_token })
+        Ok(Call { number, id, method, params, raw_params, text, client, level, progress_token })
     }
 
     /// Who asks, and what a stateless request wants to hear of logs.
@@ -222,7 +242,7 @@ impl Peer {
         }
     }
 
-    fn notification<'a>(&mut self, notification: &Notification<'a>, now: Time) -> Received<'a> {
+    fn notification<'a>(&mut self, notification: &Notification<'a>, text: &'a [u8], now: Time) -> Received<'a> {
         let params = notification.params.and_then(|params| Object::parse(params.get().as_bytes()));
         let raw = |key: &str| params.as_ref().and_then(|params| params.raw(key));
         match notification.method.as_str() {
@@ -230,24 +250,40 @@ impl Peer {
                 let number = raw("requestId").and_then(|id| self.serving.find(id));
                 // From here on no answer is wanted, so none can overtake this.
                 match number.filter(|number| self.serving.finish(*number)) {
-                    Some(number) => Received::Cancel(number),
+                    Some(number) => {
+                        Received::Cancel(number, params.as_ref().and_then(|params| params.string("reason")))
+                    }
                     None => Received::Nothing,
                 }
             }
-            PROGRESS => {
-                if let Some(token) = raw("progressToken") {
-                    self.asking.progress(token, now);
-                }
-                Received::Nothing
-            }
+            PROGRESS => match raw("progressToken").and_then(|token| self.asking.progress(token, now)) {
+                Some(ask) => Received::Progress(ask, text),
+                None => Received::Nothing,
+            },
             INITIALIZED if self.client.as_ref().is_some_and(|client| client.era == Era::Legacy) => {
                 self.is_initialized = true;
                 Received::Initialized
             }
             ROOTS_CHANGED => Received::RootsChanged,
-            _ => Received::Nothing,
+            _ => Received::Other(text),
         }
     }
+}
+
+/// Whether a method is of MCP, where params are objects.
+fn has_object_params(method: &str) -> bool {
+    const SPACES: [&str; 9] = [
+        "tools/",
+        "resources/",
+        "prompts/",
+        "tasks/",
+        "logging/",
+        "completion/",
+        "server/",
+        "subscriptions/",
+        "sampling/",
+    ];
+    matches!(method, INITIALIZE | PING) || SPACES.iter().any(|space| method.starts_with(space))
 }
 
 /// Who may ask nothing but whether the server is there.
@@ -273,7 +309,9 @@ mod tests {
                 format!("refuse {} {}", id.map_or("-", RawValue::get), fault.code(Compat::Standard))
             }
             Received::Batch(messages) => format!("batch of {}", messages.len()),
-            Received::Cancel(number) => format!("cancel {}", number.0),
+            Received::Cancel(number, _) => format!("cancel {}", number.0),
+            Received::Progress(ask, _) => format!("progress {}", ask.0),
+            Received::Other(_) => "other".into(),
             Received::Answered(ask, outcome) => format!("answered {} {}", ask.0, outcome.is_ok()),
             Received::Initialized => "initialized".into(),
             Received::RootsChanged => "roots changed".into(),

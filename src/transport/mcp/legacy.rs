@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use warp::http::{HeaderValue, StatusCode};
@@ -26,7 +27,7 @@ use crate::protocol::mcp::{BATCH_MESSAGES_MAX, INITIALIZE};
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Serves a POST.
-pub(super) fn post(
+pub(super) async fn post(
     http: &Arc<Shared>,
     server: &Arc<ServerShared>,
     user: Identity,
@@ -38,7 +39,7 @@ pub(super) fn post(
         && request.method == INITIALIZE
         && arrival.one(SESSION)?.is_none()
     {
-        return open(http, server, user, text);
+        return open(http, server, user, text).await;
     }
     let session = session(http, server, &user, arrival)?;
     let requests = match message {
@@ -64,7 +65,12 @@ pub(super) fn post(
 }
 
 /// Opens a session.
-fn open(http: &Arc<Shared>, server: &Arc<ServerShared>, user: Identity, text: &[u8]) -> Result<Response, Refusal> {
+async fn open(
+    http: &Arc<Shared>,
+    server: &Arc<ServerShared>,
+    user: Identity,
+    text: &[u8],
+) -> Result<Response, Refusal> {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let (standing, waker) = events::outgoing();
     let session = Session::open(
@@ -76,15 +82,23 @@ fn open(http: &Arc<Shared>, server: &Arc<ServerShared>, user: Identity, text: &[
             peer: Peer::default(),
             standing: Arc::clone(&standing),
             is_streaming: false,
+            introduction: None,
         },
     );
-    let (route, _) = events::outgoing();
+    let unanswered = Unanswered(Some(Arc::clone(&session)));
+    let (route, waker_of_route) = events::outgoing();
     session.receive(text, &route);
-    let answer = first(route.take());
+    // At once, unless another server is to be asked.
+    let answer = std::future::poll_fn(|cx| {
+        waker_of_route.register(cx.waker());
+        let waiting = route.take();
+        if waiting.is_empty() { Poll::Pending } else { Poll::Ready(first(waiting)) }
+    })
+    .await;
     if session.version().is_none() {
-        session.end();
         return Ok(json(StatusCode::BAD_REQUEST, answer));
     }
+    unanswered.keep();
     tracing::debug!(session = session.id(), user = &*user.user, "an MCP session begins");
     let stream = EventStream::standing(standing, waker, http.sessions.kept());
     let opened = HttpSession::new(Arc::clone(&session), stream, Arc::clone(server), user);
@@ -100,6 +114,23 @@ fn open(http: &Arc<Shared>, server: &Arc<ServerShared>, user: Identity, text: &[
     let id = HeaderValue::from_str(&id).expect("hex digits are visible ASCII");
     response.headers_mut().insert(SESSION, id);
     Ok(response)
+}
+
+/// A session whose client has no answer yet: it ends with the client's request.
+struct Unanswered(Option<Arc<Session>>);
+
+impl Unanswered {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.end();
+        }
+    }
 }
 
 /// The session that a request names.

@@ -123,7 +123,7 @@ impl McpHttp {
     fn target(&self, path: &str) -> Option<Target> {
         let rest = path.strip_prefix(PATH)?;
         if rest.is_empty() || rest == "/" {
-            return Some(Target::Server(self.0.mcp.default_server()));
+            return Some(Target::Server(self.0.mcp.server_at_root()));
         }
         let name = rest.strip_prefix('/')?;
         let name = name.strip_suffix('/').unwrap_or(name);
@@ -243,6 +243,9 @@ async fn answer<B: Buf>(
         checks::accept(arrival, &["text/event-stream"])?;
     }
     let user = http.mcp.authenticate(checks::credential(arrival)).await?;
+    if !http.mcp.may_use(&user, &server) {
+        return Err(Refusal::forbidden("this user may not use this MCP server"));
+    }
     match *method {
         Method::GET => return legacy::get(http, &server, &user, arrival),
         Method::DELETE => return legacy::delete(http, &server, &user, arrival),
@@ -252,7 +255,7 @@ async fn answer<B: Buf>(
     let text = checks::json(&body)?;
     match read(text, is_modern)? {
         Content::Stateless(message) => stateless::post(http, server, user, arrival, text, message),
-        Content::Legacy(message) => legacy::post(http, &server, user, arrival, text, message),
+        Content::Legacy(message) => legacy::post(http, &server, user, arrival, text, message).await,
     }
 }
 

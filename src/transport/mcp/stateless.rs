@@ -57,6 +57,7 @@ pub(super) fn post(
             peer: Peer::default(),
             standing: Arc::clone(&route),
             is_streaming: false,
+            introduction: None,
         },
     );
     session.receive(text, &route);

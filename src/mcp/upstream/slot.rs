@@ -1,0 +1,614 @@
+//! A place for connections with an upstream, one at a time: started when it is needed, started again when it ended, and
+//! who hears of what it says.
+//!
+//! ```text
+//! Down ─ wanted ─► Starting ─ handshake ─► Up ─ ends, hangs, idle ─► Down, for a pause after a failure
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::{Notify, watch};
+
+use super::handshake::{self, Opening};
+use super::instance::{Hello, Instance, Lost, Ticket};
+use super::{Sharing, Upstream, http, stdio};
+use crate::clock;
+use crate::mcp::session::Session;
+use crate::protocol::Time;
+use crate::protocol::jsonrpc;
+use crate::protocol::mcp::backoff::Backoff;
+use crate::protocol::mcp::level::Level;
+use crate::protocol::mcp::version::Version;
+use crate::protocol::mcp::{
+    PROMPTS_CHANGED, RESOURCES_CHANGED, RESOURCES_SUBSCRIBE, RESOURCES_UNSUBSCRIBE, SET_LEVEL, SUBSCRIPTIONS_LISTEN,
+    TOOLS_CHANGED,
+};
+use crate::random;
+
+/// What a pause may last for a call to wait for its end, and not to fail at once.
+const WAITED_PAUSE_MS: u64 = 2_000;
+/// How long a stream of changes is not asked for again that the upstream ended.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whom a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// All who open in this era.
+    Shared { is_modern: bool },
+    /// One session.
+    Session(u64),
+    /// One stateless call at a time.
+    Lent(u64),
+}
+
+/// How it stands.
+#[derive(Clone)]
+pub(super) enum Standing {
+    /// Not started; why it ended, and until when it is not tried again.
+    Down {
+        why: Option<String>,
+        until: Time,
+    },
+    Starting,
+    Up(Arc<Instance>),
+    /// For good.
+    Closed,
+}
+
+/// One place.
+pub(in crate::mcp) struct Slot {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) key: Key,
+    /// The params of `initialize`.
+    introduction: Box<RawValue>,
+    /// Whether the stateless era is tried first.
+    is_modern_first: bool,
+    standing: watch::Sender<Standing>,
+    wanted: Notify,
+    /// That other resources are wanted to be heard of.
+    interest_changed: Notify,
+    sessions: Mutex<BTreeMap<u64, Weak<Session>>>,
+    interest: Mutex<Interest>,
+    has_ended: watch::Sender<bool>,
+    /// Whether a stateless call has it, of [`Key::Lent`].
+    pub(super) is_lent: Mutex<bool>,
+    last_used: Mutex<Time>,
+    /// Whether a list was given without it.
+    pub(super) is_missed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Interest {
+    /// Who wants to hear of which resource.
+    uris: BTreeMap<String, BTreeSet<u64>>,
+    level: Option<Level>,
+    /// Whether the client said that it is ready, of a connection for one.
+    is_ready: bool,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub(in crate::mcp) struct NotUp(pub(in crate::mcp) String);
+
+impl Slot {
+    pub(super) fn new(
+        upstream: &Arc<Upstream>,
+        key: Key,
+        introduction: Box<RawValue>,
+        is_modern_first: bool,
+    ) -> Arc<Self> {
+        let slot = Arc::new(Slot {
+            upstream: Arc::clone(upstream),
+            key,
+            introduction,
+            is_modern_first,
+            standing: watch::Sender::new(Standing::Down { why: None, until: Time(0) }),
+            wanted: Notify::new(),
+            interest_changed: Notify::new(),
+            sessions: Mutex::default(),
+            interest: Mutex::default(),
+            has_ended: watch::Sender::new(false),
+            is_lent: Mutex::new(false),
+            last_used: Mutex::new(clock::now()),
+            is_missed: AtomicBool::new(false),
+        });
+        // Ends with `close`, which `ended` waits for.
+        let kept = Arc::clone(&slot);
+        tokio::spawn(async move {
+            keep(Arc::clone(&kept)).await;
+            kept.has_ended.send_replace(true);
+        });
+        slot
+    }
+
+    /// Waits until a slot that was closed has ended.
+    pub(super) async fn ended(&self) {
+        // The sender is part of self.
+        let _ = self.has_ended.subscribe().wait_for(|has_ended| *has_ended).await;
+    }
+
+    /// Whether it opens with these params of `initialize`.
+    pub(super) fn introduces(&self, params: &RawValue) -> bool {
+        self.introduction.get() == params.get()
+    }
+
+    /// How it stands.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Has it started.
+    pub(in crate::mcp) fn want(&self) {
+        *self.last_used.lock() = clock::now();
+        self.wanted.notify_one();
+    }
+
+    /// The connection, once it is up.
+    ///
+    /// # Errors
+    /// Why it is not: it can't be started, or not in time.
+    pub(in crate::mcp) async fn up(&self) -> Result<Arc<Instance>, NotUp> {
+        if let Standing::Up(instance) = &*self.standing.borrow()
+            && instance.is_up()
+        {
+            return Ok(Arc::clone(instance));
+        }
+        self.want();
+        let name = &self.upstream.name;
+        let mut standing = self.standing.subscribe();
+        let mut has_started = matches!(*standing.borrow(), Standing::Starting);
+        let waiting = async {
+            loop {
+                match &*standing.borrow_and_update() {
+                    Standing::Up(instance) if instance.is_up() => return Ok(Arc::clone(instance)),
+                    Standing::Up(_) => {}
+                    Standing::Starting => has_started = true,
+                    Standing::Closed => return Err(NotUp(format!("the MCP server {name:?} is stopped"))),
+                    Standing::Down { why, until } => {
+                        let pause_ms = until.since(clock::now());
+                        let why = why.as_deref().unwrap_or("it has not been started");
+                        if has_started || pause_ms > WAITED_PAUSE_MS {
+                            return Err(NotUp(format!("the MCP server {name:?} can't be reached: {why}")));
+                        }
+                    }
+                }
+                if standing.changed().await.is_err() {
+                    return Err(NotUp(format!("the MCP server {name:?} is stopped")));
+                }
+            }
+        };
+        let timeout = self.upstream.options.start_timeout;
+        let waited = tokio::time::timeout(timeout, waiting).await;
+        waited.unwrap_or_else(|_| {
+            Err(NotUp(format!(
+                "the MCP server {name:?} can't be reached: not started within {} ms",
+                timeout.as_millis()
+            )))
+        })
+    }
+
+    /// Lets a session hear of what the upstream says.
+    pub(in crate::mcp) fn attach(&self, session: &Arc<Session>) {
+        self.sessions.lock().insert(session.number(), Arc::downgrade(session));
+    }
+
+    /// Forgets a session.
+    pub(super) fn detach(&self, number: u64) {
+        self.sessions.lock().remove(&number);
+        *self.last_used.lock() = clock::now();
+        let gone: Vec<String> = {
+            let mut interest = self.interest.lock();
+            for wanting in interest.uris.values_mut() {
+                wanting.remove(&number);
+            }
+            interest.uris.extract_if(.., |_, wanting| wanting.is_empty()).map(|(uri, _)| uri).collect()
+        };
+        if self.key == Key::Session(number) {
+            return self.close();
+        }
+        for uri in gone {
+            self.subscription(RESOURCES_UNSUBSCRIBE, &uri);
+        }
+    }
+
+    /// Those who hear of it.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The session that it is for, if for one.
+    pub(super) fn owner(&self) -> Option<Arc<Session>> {
+        match self.key {
+            Key::Session(number) => self.sessions.lock().get(&number)?.upgrade(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is for one session.
+    pub(in crate::mcp) fn is_owned(&self) -> bool {
+        matches!(self.key, Key::Session(_))
+    }
+
+    /// Notes that the client of the session that it is for is ready, which only it can say.
+    pub(in crate::mcp) fn client_is_ready(&self) {
+        self.interest.lock().is_ready = true;
+    }
+
+    /// Notes that a session wants to hear of a resource; whether nobody did so far.
+    pub(in crate::mcp) fn add_interest(&self, uri: &str, number: u64) -> bool {
+        let mut interest = self.interest.lock();
+        let wanting = interest.uris.entry(uri.to_owned()).or_default();
+        let is_first = wanting.is_empty();
+        wanting.insert(number);
+        is_first
+    }
+
+    /// Takes [`Slot::add_interest`] back; whether nobody wants it any more.
+    pub(in crate::mcp) fn remove_interest(&self, uri: &str, number: u64) -> bool {
+        let mut interest = self.interest.lock();
+        let Some(wanting) = interest.uris.get_mut(uri) else { return false };
+        let is_last = wanting.remove(&number) && wanting.is_empty();
+        if is_last {
+            interest.uris.remove(uri);
+        }
+        is_last
+    }
+
+    /// Has the upstream tell of a resource, or not, without waiting for its answer.
+    pub(in crate::mcp) fn subscription(&self, method: &str, uri: &str) {
+        let Standing::Up(instance) = self.standing() else { return };
+        if instance.hello().is_some_and(Hello::is_modern) {
+            return self.interest_changed.notify_one();
+        }
+        if instance.hello().is_some_and(|hello| hello.can(&["resources", "subscribe"])) {
+            unheard(&instance, method, &json!({"uri": uri}));
+        }
+    }
+
+    /// Has the upstream log what is at least as severe, if it does not yet.
+    pub(in crate::mcp) fn want_level(&self, level: Level) {
+        {
+            let mut interest = self.interest.lock();
+            if interest.level.is_some_and(|wanted| wanted <= level) {
+                return;
+            }
+            interest.level = Some(level);
+        }
+        if let Standing::Up(instance) = self.standing() {
+            set_level(&instance, level);
+        }
+    }
+
+    /// Notes what is logged, should the connection be made again.
+    pub(in crate::mcp) fn note_level(&self, level: Level) {
+        self.interest.lock().level = Some(level);
+    }
+
+    /// Whether it is known that the upstream there speaks the stateless era.
+    pub(in crate::mcp) fn is_stateless(&self) -> bool {
+        matches!(self.standing(), Standing::Up(instance) if instance.hello().is_some_and(Hello::is_modern))
+    }
+
+    /// Passes a client's notification on, to an upstream of the legacy era.
+    pub(in crate::mcp) fn tell_legacy(&self, text: &[u8]) {
+        if let Standing::Up(instance) = self.standing()
+            && instance.hello().is_some_and(|hello| !hello.is_modern())
+        {
+            instance.tell(bytes::Bytes::copy_from_slice(text));
+        }
+    }
+
+    /// Tells those who want to know of a change, in the upstream's words.
+    pub(super) fn changed(&self, method: &str, text: &str, uri: Option<&str>) {
+        for session in self.sessions() {
+            session.relay_change(method, text, uri);
+        }
+    }
+
+    /// Ends it for good.
+    pub(super) fn close(&self) {
+        let before = self.standing.send_replace(Standing::Closed);
+        match before {
+            Standing::Up(instance) => instance.ask_to_end("it is not needed any more"),
+            _ => self.wanted.notify_one(),
+        }
+        self.upstream.forget(self.key);
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Closed)
+    }
+
+    /// Sets how it stands, unless it was closed; whether it was not.
+    fn stands(&self, next: Standing) -> bool {
+        self.standing.send_if_modified(|standing| {
+            if matches!(standing, Standing::Closed) {
+                return false;
+            }
+            *standing = next;
+            true
+        })
+    }
+
+    /// Whether nobody used it for so long.
+    fn is_idle(&self, instance: &Instance, timeout: Duration) -> bool {
+        let is_unused =
+            clock::now().since(*self.last_used.lock()) >= u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let may_end = !self.is_owned() && !self.is_booted();
+        may_end && is_unused && !*self.is_lent.lock() && instance.is_idle() && self.sessions.lock().is_empty()
+    }
+
+    /// Whether it is up for as long as the server is.
+    fn is_booted(&self) -> bool {
+        self.upstream.options.starts_at_boot && matches!(self.key, Key::Shared { .. })
+    }
+
+    /// Waits until the connection should end, though it has not by itself.
+    async fn watch(&self, instance: &Arc<Instance>) -> End {
+        let options = &self.upstream.options;
+        let look_every =
+            [options.hang_timeout.map(|timeout| timeout / 4), options.idle_timeout.map(|timeout| timeout / 4)];
+        let look_every = look_every.into_iter().flatten().min().unwrap_or(Duration::from_secs(60));
+        let look_every = look_every.clamp(Duration::from_millis(10), Duration::from_secs(60));
+        let mut ping: Option<Ticket> = None;
+        loop {
+            tokio::time::sleep(look_every).await;
+            if options.idle_timeout.is_some_and(|timeout| self.is_idle(instance, timeout)) {
+                return End::Idle;
+            }
+            let Some(hang) = options.hang_timeout else { continue };
+            let hang_ms = u64::try_from(hang.as_millis()).unwrap_or(u64::MAX);
+            let silent_ms = instance.silent_ms();
+            if silent_ms < hang_ms / 2 {
+                ping = None;
+            } else if ping.is_none() {
+                ping = instance.ping().ok();
+            } else if silent_ms >= hang_ms {
+                return End::Broken(format!("it has said nothing for {silent_ms} ms, though it was asked"));
+            }
+        }
+    }
+
+    /// What a new connection is told of what was wanted of the one before.
+    fn restore(&self, instance: &Arc<Instance>) {
+        let (uris, level) = {
+            let interest = self.interest.lock();
+            (interest.uris.keys().cloned().collect::<Vec<_>>(), interest.level)
+        };
+        if instance.hello().is_some_and(Hello::is_modern) {
+            return;
+        }
+        if let Some(level) = level {
+            set_level(instance, level);
+        }
+        for uri in uris {
+            unheard(instance, RESOURCES_SUBSCRIBE, &json!({"uri": uri}));
+        }
+    }
+
+    /// Keeps a stream of changes open with an upstream of the stateless era; never ends.
+    async fn listen(&self, instance: &Arc<Instance>) {
+        let Some(hello) = instance.hello().filter(|hello| hello.is_modern()) else {
+            return std::future::pending().await;
+        };
+        let introduction = crate::protocol::mcp::relay::Introduction::of_initialize(&self.introduction);
+        let mut open: Option<Ticket> = None;
+        loop {
+            let uris: Vec<String> = self.interest.lock().uris.keys().cloned().collect();
+            let mut wanted = serde_json::Map::new();
+            for (key, list) in [
+                ("toolsListChanged", "tools"),
+                ("promptsListChanged", "prompts"),
+                ("resourcesListChanged", "resources"),
+            ] {
+                if hello.can(&[list, "listChanged"]) {
+                    wanted.insert(key.to_owned(), true.into());
+                }
+            }
+            if !uris.is_empty() && hello.can(&["resources", "subscribe"]) {
+                wanted.insert("resourceSubscriptions".to_owned(), json!(uris));
+            }
+            let before = open.take();
+            if !wanted.is_empty() {
+                open = instance
+                    .request(None, SUBSCRIPTIONS_LISTEN, |id| {
+                        let params = json!({"notifications": wanted});
+                        let text = format!(
+                            r#"{{"jsonrpc":"2.0","id":{id},"method":"{SUBSCRIPTIONS_LISTEN}","params":{params}}}"#
+                        );
+                        crate::protocol::mcp::relay::into_stateless(&text, &introduction, None)
+                    })
+                    .ok();
+            }
+            // The stream before ends when the next was asked for, so that nothing is missed between.
+            drop(before);
+            let ended = async {
+                match &mut open {
+                    Some(ticket) => drop(ticket.answer().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.interest_changed.notified() => {}
+                () = ended => tokio::time::sleep(LISTEN_PAUSE).await,
+            }
+        }
+    }
+}
+
+/// Sends a request whose answer is of no use to anyone.
+fn unheard(instance: &Arc<Instance>, method: &str, params: &serde_json::Value) {
+    let request = instance
+        .request(None, method, |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#));
+    if let Ok(mut ticket) = request {
+        // Ends with its answer, or with the connection.
+        tokio::spawn(async move { drop(ticket.answer().await) });
+    }
+}
+
+fn set_level(instance: &Arc<Instance>, level: Level) {
+    if instance.hello().is_some_and(|hello| hello.can(&["logging"])) {
+        unheard(instance, SET_LEVEL, &json!({"level": level}));
+    }
+}
+
+/// How a connection ended.
+enum End {
+    /// By our wish.
+    Closed,
+    /// Nobody used it.
+    Idle,
+    Broken(String),
+}
+
+/// Starts connections of a slot, one after another, until it is closed.
+async fn keep(slot: Arc<Slot>) {
+    let options = &slot.upstream.options;
+    let mut backoff = Backoff::new(u64::try_from(options.restart_delay_max.as_millis()).unwrap_or(u64::MAX));
+    let mut was_up = false;
+    loop {
+        let is_needed = slot.is_booted() || (was_up && !slot.sessions.lock().is_empty());
+        if !is_needed {
+            slot.wanted.notified().await;
+        }
+        if slot.is_closed() || !slot.stands(Standing::Starting) {
+            return;
+        }
+        let began = clock::now();
+        let (end, has_been_up) = live(&slot, was_up).await;
+        was_up |= has_been_up;
+        let why = match end {
+            End::Closed => return,
+            End::Idle => {
+                tracing::info!(server = &*slot.upstream.name, "an MCP server that nobody uses is stopped");
+                was_up = false;
+                slot.stands(Standing::Down { why: None, until: Time(0) });
+                continue;
+            }
+            End::Broken(why) => why,
+        };
+        slot.upstream.stats.broke(&why);
+        tracing::warn!(server = &*slot.upstream.name, why, "an MCP server ended, or could not be started");
+        let lived_ms = if has_been_up { clock::now().since(began) } else { 0 };
+        let pause_ms = backoff.pause_ms(lived_ms, u32::from_be_bytes(random::bytes()));
+        if !slot.stands(Standing::Down { why: Some(why), until: clock::now() + pause_ms }) {
+            return;
+        }
+        let mut closed = slot.standing.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+            _ = closed.wait_for(|standing| matches!(standing, Standing::Closed)) => return,
+        }
+    }
+}
+
+/// One connection, from its start to its end; whether it was ever up.
+async fn live(slot: &Arc<Slot>, was_up: bool) -> (End, bool) {
+    let options = &slot.upstream.options;
+    let instance = Instance::new(slot);
+    let mut carrier = match slot.upstream.carrier(&instance) {
+        Ok(carrier) => carrier,
+        Err(why) => return (End::Broken(why), false),
+    };
+    let opening = Opening {
+        introduction: &slot.introduction,
+        is_modern_first: slot.is_modern_first,
+        era: options.era,
+        leaves_initialized: slot.is_owned() && !slot.interest.lock().is_ready,
+    };
+    let shaken = {
+        let shaking = tokio::time::timeout(options.start_timeout, handshake::shake(&instance, &opening));
+        tokio::select! {
+            biased;
+            ended = carrier.run(&instance) => Err(ended),
+            shaken = shaking => shaken.unwrap_or_else(|_| {
+                Err(format!("it did not shake hands within {} ms", options.start_timeout.as_millis()))
+            }),
+            why = instance.wants_end() => Err(why),
+        }
+    };
+    if let Err(why) = shaken {
+        instance.end(&why);
+        carrier.stop().await;
+        return (End::Broken(why), false);
+    }
+    slot.upstream.stats.started.inc();
+    slot.restore(&instance);
+    if !slot.stands(Standing::Up(Arc::clone(&instance))) {
+        instance.ask_to_end("it is not needed any more");
+    }
+    tracing::info!(server = &*slot.upstream.name, "an MCP server is up");
+    if slot.is_missed.swap(false, Ordering::SeqCst) || was_up {
+        // It may offer other things than before.
+        for (method, list) in [(TOOLS_CHANGED, "tools"), (PROMPTS_CHANGED, "prompts"), (RESOURCES_CHANGED, "resources")]
+        {
+            if instance.hello().is_some_and(|hello| hello.can(&[list, "listChanged"])) {
+                let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
+                slot.changed(method, &text, None);
+            }
+        }
+    }
+    let end = tokio::select! {
+        biased;
+        why = instance.wants_end() => if slot.is_closed() { End::Closed } else { End::Broken(why) },
+        why = carrier.run(&instance) => End::Broken(why),
+        end = slot.watch(&instance) => end,
+        () = slot.listen(&instance) => unreachable!("it never ends"),
+    };
+    let why = match &end {
+        End::Closed => "it is not needed any more",
+        End::Idle => "nobody used it",
+        End::Broken(why) => why,
+    };
+    instance.end(why);
+    carrier.stop().await;
+    (end, true)
+}
+
+/// What carries messages to an upstream and back.
+pub(super) enum Carrier {
+    Stdio(stdio::Program),
+    Http(Box<http::Endpoint>),
+}
+
+impl Carrier {
+    /// Sends and receives until the upstream is gone, and says why. Cancel-safe: it may be called again.
+    async fn run(&mut self, instance: &Arc<Instance>) -> String {
+        match self {
+            Carrier::Stdio(program) => program.run(instance).await,
+            Carrier::Http(endpoint) => endpoint.run(instance).await,
+        }
+    }
+
+    /// Ends it in order.
+    async fn stop(&mut self) {
+        match self {
+            Carrier::Stdio(program) => program.stop().await,
+            Carrier::Http(endpoint) => endpoint.stop().await,
+        }
+    }
+}
+
+/// The params of `initialize` where no single client is behind it.
+pub(super) fn own_introduction(sharing: Sharing) -> Box<RawValue> {
+    let capabilities = match sharing {
+        // Whatever the upstream asks then, some client may answer.
+        Sharing::Shared => json!({"sampling": {}, "elicitation": {"form": {}, "url": {}}, "roots": {}}),
+        Sharing::Auto | Sharing::Session => json!({}),
+    };
+    jsonrpc::raw(&json!({
+        "protocolVersion": Version::LATEST_LEGACY, "capabilities": capabilities, "clientInfo": handshake::own_info(),
+    }))
+}
+
+impl From<NotUp> for Lost {
+    fn from(NotUp(why): NotUp) -> Self {
+        Lost::unserved(why)
+    }
+}

@@ -1,0 +1,165 @@
+//! What is offered by several servers as one: names, and how those that clash are told apart.
+//!
+//! The first server that has a name keeps it; that of a later one is listed behind its server's name. Behind its server's name
+//! everything is found, whether it clashes or not: `files__read`, `files+file:///a`.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use crate::protocol::jsonrpc::splice;
+
+/// Between a server's name and that of a tool or prompt: what the names of tools may hold everywhere.
+const NAME_SEPARATOR: &str = "__";
+/// Between a server's name and a URI: what the scheme of a URI may hold.
+const URI_SEPARATOR: &str = "+";
+
+/// What sort of thing is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shelf {
+    /// By name.
+    Tools,
+    /// By name.
+    Prompts,
+    /// By URI.
+    Resources,
+    /// By template of URIs.
+    Templates,
+}
+
+impl Shelf {
+    /// All of them.
+    pub const ALL: [Shelf; 4] = [Shelf::Tools, Shelf::Prompts, Shelf::Resources, Shelf::Templates];
+
+    /// The key of the list in a result.
+    pub fn list_key(self) -> &'static str {
+        match self {
+            Shelf::Tools => "tools",
+            Shelf::Prompts => "prompts",
+            Shelf::Resources => "resources",
+            Shelf::Templates => "resourceTemplates",
+        }
+    }
+
+    /// The method that lists them.
+    pub fn method(self) -> &'static str {
+        match self {
+            Shelf::Tools => super::TOOLS_LIST,
+            Shelf::Prompts => super::PROMPTS_LIST,
+            Shelf::Resources => super::RESOURCES_LIST,
+            Shelf::Templates => super::RESOURCE_TEMPLATES_LIST,
+        }
+    }
+
+    /// The capability that a server has which offers them.
+    pub fn capability(self) -> &'static str {
+        match self {
+            Shelf::Tools => "tools",
+            Shelf::Prompts => "prompts",
+            Shelf::Resources | Shelf::Templates => "resources",
+        }
+    }
+
+    /// The key of an item's name.
+    pub fn name_key(self) -> &'static str {
+        match self {
+            Shelf::Tools | Shelf::Prompts => "name",
+            Shelf::Resources => "uri",
+            Shelf::Templates => "uriTemplate",
+        }
+    }
+
+    /// A name behind that of its server.
+    pub fn prefixed(self, server: &str, name: &str) -> String {
+        match self {
+            Shelf::Tools | Shelf::Prompts => format!("{server}{NAME_SEPARATOR}{name}"),
+            Shelf::Resources | Shelf::Templates => format!("{}{URI_SEPARATOR}{name}", scheme_of(server)),
+        }
+    }
+
+    /// The name that stands behind that of a server.
+    fn unprefixed<'n>(self, server: &str, name: &'n str) -> Option<&'n str> {
+        match self {
+            Shelf::Tools | Shelf::Prompts => name.strip_prefix(server)?.strip_prefix(NAME_SEPARATOR),
+            Shelf::Resources | Shelf::Templates => name.strip_prefix(&*scheme_of(server))?.strip_prefix(URI_SEPARATOR),
+        }
+    }
+
+    /// The name of an item of a list.
+    pub fn name_of(self, item: &str) -> Option<String> {
+        serde_json::from_str(splice::get(item, &[self.name_key()])?).ok()
+    }
+
+    /// The item under the name that it has among those that are `taken`, which then has it too. `None` where its server has
+    /// two of one name.
+    pub fn listed<'i>(self, server: &str, item: &'i str, taken: &mut BTreeSet<String>) -> Option<Cow<'i, str>> {
+        let name = self.name_of(item)?;
+        if taken.insert(name.clone()) {
+            return Some(Cow::Borrowed(item));
+        }
+        let prefixed = self.prefixed(server, &name);
+        let text = serde_json::Value::from(prefixed.as_str()).to_string();
+        taken.insert(prefixed).then(|| splice::set(item, &[self.name_key()], &text).map(Cow::Owned)).flatten()
+    }
+
+    /// Which of the servers, in their order, has what is listed under a name, and how it calls it. `has` says whether a server
+    /// has a name of its own.
+    pub fn find<'s>(
+        self,
+        servers: impl Iterator<Item = &'s str> + Clone,
+        name: &str,
+        has: impl Fn(usize, &str) -> bool,
+    ) -> Option<(usize, String)> {
+        let bare = servers.clone().enumerate().find(|(index, _)| has(*index, name));
+        if let Some((index, _)) = bare {
+            return Some((index, name.to_owned()));
+        }
+        servers.enumerate().find_map(|(index, server)| {
+            let own = self.unprefixed(server, name)?;
+            has(index, own).then(|| (index, own.to_owned()))
+        })
+    }
+}
+
+/// A server's name as the scheme of a URI may begin. Source: RFC 3986, 3.1.
+fn scheme_of(server: &str) -> Cow<'_, str> {
+    if server.starts_with(|c: char| c.is_ascii_alphabetic()) && !server.contains('_') {
+        return Cow::Borrowed(server);
+    }
+    Cow::Owned(format!("s-{}", server.replace('_', "-")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_keeps_its_name_and_later_ones_stand_behind_their_server() {
+        let mut taken = BTreeSet::new();
+        let mut listed = |server, item| Shelf::Tools.listed(server, item, &mut taken).map(Cow::into_owned);
+
+        assert_eq!(listed("a", r#"{"name":"read","v":1.0}"#).as_deref(), Some(r#"{"name":"read","v":1.0}"#));
+        assert_eq!(listed("b", r#"{"v":1.0,"name":"read"}"#).as_deref(), Some(r#"{"v":1.0,"name":"b__read"}"#));
+        assert_eq!(listed("b", r#"{"name":"read"}"#), None, "twice of one server");
+        assert_eq!(listed("c", r#"{"title":"no name"}"#), None);
+        let mut taken = BTreeSet::from(["file:///a".to_owned()]);
+        let item = Shelf::Resources.listed("f_2", r#"{"uri":"file:///a"}"#, &mut taken).expect("listed");
+        assert_eq!(item, r#"{"uri":"s-f-2+file:///a"}"#);
+    }
+
+    #[test]
+    fn what_is_listed_is_found_and_so_is_everything_behind_its_server() {
+        let names: [&[&str]; 3] = [&["read"], &["read", "write"], &["b__read"]];
+        let find = |name: &str| {
+            Shelf::Prompts.find(["a", "b", "c"].into_iter(), name, |index, own| names[index].contains(&own))
+        };
+
+        assert_eq!(find("read"), Some((0, "read".into())));
+        assert_eq!(find("write"), Some((1, "write".into())));
+        assert_eq!(find("b__write"), Some((1, "write".into())));
+        assert_eq!(find("b__read"), Some((2, "b__read".into())), "a name as it is comes first");
+        assert_eq!(find("a__write"), None);
+        assert_eq!(find("c__b__read"), Some((2, "b__read".into())));
+        let uris = Shelf::Resources.find(["x"].into_iter(), "x+a:b", |_, own| own == "a:b");
+        assert_eq!(uris, Some((0, "a:b".into())));
+    }
+}
