@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, value_parser};
 
 use super::kind::Kind;
-use super::settings::{Fallback, Setting, TABLE};
+use super::settings::TABLE;
+use super::table::{Fallback, Setting};
 
 const FILE_ID: &str = "config";
 

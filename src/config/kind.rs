@@ -1,15 +1,14 @@
 //! What a setting may hold: reads the words of a file, the environment or a flag, and says what it expects.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use toml::Value;
 use toml::de::{DeInteger, DeValue};
 
+use super::shapes::{LOG_LEVELS, is_host, is_log_level, is_origin, is_route};
+
 /// The longest piece of a faulty value that a fault repeats, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
-
-/// The words of `server.log` that name a level.
-const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The words of `socket.check_origin` that are not origins.
 const ORIGIN_WORDS: [&str; 3] = ["host", "off", "conn"];
@@ -190,51 +189,8 @@ fn read_origins(raw: Raw<'_>) -> Option<Value> {
     origins.filter(|origins| !origins.is_empty()).map(Value::Array)
 }
 
-/// Reads `scheme://host[:port]`, or `//host[:port]` for any scheme; a host may begin with `*.`.
-///
-/// Source: Phoenix.Socket, option `:check_origin`.
 fn read_origin(text: &str) -> Option<Value> {
-    let (scheme, authority) = text.split_once("//")?;
-    let scheme_is_fine = scheme.is_empty()
-        || scheme.strip_suffix(':').is_some_and(|name| {
-            name.starts_with(|first: char| first.is_ascii_alphabetic())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-        });
-    let (host, port_is_fine) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
-        _ => (authority, true),
-    };
-    let host_is_fine = is_host(host.strip_prefix("*.").unwrap_or(host));
-    (scheme_is_fine && port_is_fine && host_is_fine).then(|| Value::String(text.to_owned()))
-}
-
-fn is_host(text: &str) -> bool {
-    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return address.parse::<Ipv6Addr>().is_ok();
-    }
-    let bytes_max = 253; // RFC 1035, section 2.3.4, without the final dot.
-    (1..=bytes_max).contains(&text.len())
-        && text.split('.').all(|label| {
-            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        })
-}
-
-fn is_route(text: &str) -> bool {
-    text.strip_prefix('/').is_some_and(|rest| {
-        rest.split('/').all(|segment| {
-            !segment.is_empty()
-                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
-                && segment.bytes().any(|byte| byte != b'.')
-        })
-    })
-}
-
-/// A bare word has to be a level: a misspelt level would otherwise be taken for the name of a target.
-fn is_log_level(directive: &str) -> bool {
-    let (target, level) = directive.rsplit_once('=').unwrap_or(("all", directive));
-    let target_is_fine =
-        !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte));
-    target_is_fine && LOG_LEVELS.contains(&level)
+    is_origin(text).then(|| Value::String(text.to_owned()))
 }
 
 fn one_of(words: &[&str]) -> String {

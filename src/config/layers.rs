@@ -11,7 +11,8 @@ use toml::de::{DeTable, DeValue};
 use super::fault::{Fault, Place, Problem};
 use super::kind::{Raw, cut};
 use super::nearest::nearest;
-use super::settings::{SECTIONS, Setting, TABLE};
+use super::settings::{SECTIONS, TABLE};
+use super::table::Setting;
 
 /// Variables of the same prefix that are not settings.
 ///

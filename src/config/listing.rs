@@ -1,7 +1,8 @@
 //! Writes docs/settings.md and bennu.example.toml from the table.
 
 use super::kind::{Kind, Raw, grouped};
-use super::settings::{Fallback, SECTIONS, Setting, TABLE};
+use super::settings::{SECTIONS, TABLE};
+use super::table::{Fallback, Setting};
 
 /// Returns the list of all settings as Markdown.
 pub(super) fn markdown() -> String {

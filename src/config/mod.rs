@@ -14,6 +14,8 @@ mod listing;
 mod nearest;
 mod rules;
 mod settings;
+mod shapes;
+mod table;
 #[cfg(test)]
 mod tests;
 

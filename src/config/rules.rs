@@ -11,7 +11,8 @@ use super::Files;
 use super::fault::{Fault, Place, Problem};
 use super::kind::{Kind, Raw};
 use super::layers::Layers;
-use super::settings::{Fallback, LOCAL_HOSTS, SECRET_BYTES_MIN, Setting, TABLE};
+use super::settings::{LOCAL_HOSTS, SECRET_BYTES_MIN, TABLE};
+use super::table::{Fallback, Setting};
 
 /// The settings as they hold: given or default, each with its place.
 ///

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::kind::Kind;
+use super::table::Fallback::{ByMode, Is, Unset};
+use super::table::{GIB, HOUR_MS, Setting, bytes, count, milliseconds, table};
 
 /// The shortest `server.secret_key_base`, in bytes. Source: Plug, which refuses less than 64.
 pub const SECRET_BYTES_MIN: usize = 64;
@@ -17,24 +19,20 @@ pub const SECRET_BYTES_MIN: usize = 64;
 /// The names by which the development setting may be reached, in `Host` and `Origin`, whatever the port.
 pub const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-const HOUR_MS: u64 = 3_600_000;
-const GIB: u64 = 1 << 30;
+/// Writes the struct of all sections, and their table.
+macro_rules! settings {
+    ($( #[doc = $doc:literal] $section:ident: $Section:ident { $($rows:tt)+ } )+) => {
+        /// Every setting, checked, with defaults in the place of what was not given.
+        ///
+        /// Plain data for the program to hand to the parts that read it. `Debug` shows no secret.
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $( #[doc = $doc] pub $section: $Section, )+
+        }
 
-/// One row of the table.
-pub(super) struct Setting {
-    /// The dotted key: `section.name`.
-    pub(super) key: &'static str,
-    pub(super) kind: Kind,
-    pub(super) fallback: Fallback,
-    doc: &'static str,
-}
-
-/// What a setting is when no source gives it; values are written as in the environment.
-#[derive(Clone, Copy)]
-pub(super) enum Fallback {
-    Unset,
-    Is(&'static str),
-    ByMode { development: &'static str, production: &'static str },
+        table! { SECTIONS, TABLE: $( #[doc = $doc] $section: $Section { $($rows)+ } )+ }
+    };
 }
 
 impl Setting {
@@ -42,83 +40,6 @@ impl Setting {
     pub(super) fn find(key: &str) -> Option<&'static Setting> {
         TABLE.iter().find(|setting| setting.key == key)
     }
-
-    pub(super) fn section(&self) -> &'static str {
-        self.key.split_once('.').expect("the macro writes section.name").0
-    }
-
-    pub(super) fn name(&self) -> &'static str {
-        self.key.split_once('.').expect("the macro writes section.name").1
-    }
-
-    /// Returns the environment variable: `server.listen` is `BENNU_SERVER_LISTEN`.
-    pub(super) fn variable(&self) -> String {
-        format!("BENNU_{}", self.key.replace('.', "_").to_ascii_uppercase())
-    }
-
-    /// Returns the flag without its dashes: `server.log_format` is `server-log-format`.
-    pub(super) fn flag(&self) -> String {
-        self.key.replace(['.', '_'], "-")
-    }
-
-    pub(super) fn doc(&self) -> &'static str {
-        self.doc.trim()
-    }
-}
-
-/// Writes a section's struct and its rows from one description, so that they can't differ.
-macro_rules! settings {
-    ($(
-        #[doc = $section_doc:literal]
-        $section:ident: $Section:ident {
-            $( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $fallback:expr, $kind:expr; )+
-        }
-    )+) => {
-        /// Every setting, checked, with defaults in the place of what was not given.
-        ///
-        /// Plain data for the program to hand to the parts that read it. `Debug` shows no secret.
-        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct Settings {
-            $( #[doc = $section_doc] pub $section: $Section, )+
-        }
-
-        $(
-            #[doc = $section_doc]
-            #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-            #[serde(deny_unknown_fields)]
-            pub struct $Section {
-                $( $(#[doc = $doc])+ pub $name: $type, )+
-            }
-        )+
-
-        /// The sections in their order, each with its first sentence.
-        pub(super) const SECTIONS: &[(&str, &str)] = &[$( (stringify!($section), $section_doc), )+];
-
-        /// Every setting, section by section.
-        pub(super) const TABLE: &[Setting] = &[$($(
-            Setting {
-                key: concat!(stringify!($section), ".", stringify!($name)),
-                kind: $kind,
-                fallback: $fallback,
-                doc: concat!($($doc),+),
-            },
-        )+)+];
-    };
-}
-
-use Fallback::{ByMode, Is, Unset};
-
-const fn milliseconds(min: u64, max: u64) -> Kind {
-    Kind::Count { unit: "milliseconds", min, max }
-}
-
-const fn bytes(min: u64, max: u64) -> Kind {
-    Kind::Count { unit: "bytes", min, max }
-}
-
-const fn count(unit: &'static str, min: u64, max: u64) -> Kind {
-    Kind::Count { unit, min, max }
 }
 
 settings! {

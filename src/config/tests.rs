@@ -334,7 +334,7 @@ fn the_settings_file_is_the_flags_then_the_variables() {
 
 #[test]
 fn names_are_unique_and_tell_sections_and_flags_apart() {
-    let mut variables: Vec<String> = TABLE.iter().map(settings::Setting::variable).collect();
+    let mut variables: Vec<String> = TABLE.iter().map(table::Setting::variable).collect();
     variables.sort();
     variables.dedup();
 

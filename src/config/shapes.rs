@@ -1,0 +1,55 @@
+//! The shapes of texts that settings take: log levels, hosts, origins, paths of URLs.
+
+use std::net::Ipv6Addr;
+
+/// The words of `server.log` that name a level.
+pub(super) const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Whether this is `scheme://host[:port]`, or `//host[:port]` for any scheme; a host may begin with `*.`.
+///
+/// Source: Phoenix.Socket, option `:check_origin`.
+pub(super) fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("//") else {
+        return false;
+    };
+    let scheme_is_fine = scheme.is_empty()
+        || scheme.strip_suffix(':').is_some_and(|name| {
+            name.starts_with(|first: char| first.is_ascii_alphabetic())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        });
+    let (host, port_is_fine) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
+        _ => (authority, true),
+    };
+    let host_is_fine = is_host(host.strip_prefix("*.").unwrap_or(host));
+    scheme_is_fine && port_is_fine && host_is_fine
+}
+
+pub(super) fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let bytes_max = 253; // RFC 1035, section 2.3.4, without the final dot.
+    (1..=bytes_max).contains(&text.len())
+        && text.split('.').all(|label| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        })
+}
+
+pub(super) fn is_route(text: &str) -> bool {
+    text.strip_prefix('/').is_some_and(|rest| {
+        rest.split('/').all(|segment| {
+            !segment.is_empty()
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
+                && segment.bytes().any(|byte| byte != b'.')
+        })
+    })
+}
+
+/// A bare word has to be a level: a misspelt level would otherwise be taken for the name of a target.
+pub(super) fn is_log_level(directive: &str) -> bool {
+    let (target, level) = directive.rsplit_once('=').unwrap_or(("all", directive));
+    let target_is_fine =
+        !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte));
+    target_is_fine && LOG_LEVELS.contains(&level)
+}
