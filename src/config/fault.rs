@@ -147,9 +147,67 @@ pub enum Problem {
     #[error("`{key}`: expected a folder, came {came:?}")]
     NoFolder {
         /// The dotted key.
-        key: &'static str,
+        key: String,
         /// The path that came.
         came: String,
+    },
+    /// A server behind this one that is neither a program nor at a URL, or both.
+    #[error("`{key}`: expected one of `command` and `url`, came {came}")]
+    McpServerTransport {
+        /// The dotted key of the server's section.
+        key: String,
+        /// "neither" or "both".
+        came: &'static str,
+    },
+    /// A setting of programs for a server at a URL, or the other way round.
+    #[error("`{key}`: expected it only beside `{beside}`, came beside `{came}`")]
+    OtherTransport {
+        /// The dotted key.
+        key: String,
+        /// The setting that it goes with.
+        beside: &'static str,
+        /// The one that is there.
+        came: &'static str,
+    },
+    /// Messages from a server behind this one that would overflow what a client may leave waiting.
+    #[error(
+        "`{key}`: expected less than {bound} ({bound_bytes} bytes), since a message is passed on whole, came {came}"
+    )]
+    NotBelow {
+        /// The dotted key.
+        key: String,
+        /// The dotted key of the bound.
+        bound: &'static str,
+        /// What the bound is.
+        bound_bytes: i64,
+        /// What came.
+        came: i64,
+    },
+    /// An environment variable that a setting names and that is not set.
+    #[error("`{key}`: expected the environment variable `{variable}` to be set, came none")]
+    VariableMissing {
+        /// The dotted key.
+        key: String,
+        /// The variable's name.
+        variable: String,
+    },
+    /// An environment variable that a setting names and whose value is not one for it.
+    #[error("`{key}`: expected in the environment variable `{variable}` {expected}, came {came}")]
+    VariableValue {
+        /// The dotted key.
+        key: String,
+        /// The variable's name.
+        variable: String,
+        /// What the setting takes.
+        expected: String,
+        /// The length of what came.
+        came: String,
+    },
+    /// The same header given twice.
+    #[error("`{key}`: expected each header once, came one that was given before (case does not count)")]
+    HeaderTwice {
+        /// The dotted key.
+        key: String,
     },
 }
 

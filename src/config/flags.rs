@@ -64,5 +64,9 @@ fn value_name(kind: Kind) -> String {
         Kind::Secret { .. } => "SECRET".to_owned(),
         Kind::File => "FILE".to_owned(),
         Kind::Folder => "FOLDER".to_owned(),
+        Kind::Url => "URL".to_owned(),
+        Kind::Text | Kind::Hidden | Kind::Variable | Kind::HeaderName | Kind::HeaderValue => "TEXT".to_owned(),
+        Kind::List(of) => format!("{},...", value_name(*of)),
+        Kind::Pairs { .. } => "TABLE".to_owned(),
     }
 }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use toml::Value;
 use toml::de::{DeInteger, DeValue};
 
-use super::shapes::{LOG_LEVELS, is_host, is_log_level, is_origin, is_route};
+use super::shapes::{
+    LOG_LEVELS, is_header_name, is_header_value, is_host, is_log_level, is_origin, is_route, is_url, is_variable,
+};
 
 /// The longest piece of a faulty value that a fault repeats, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
@@ -38,6 +40,22 @@ pub(super) enum Kind {
     File,
     /// The path of a folder.
     Folder,
+    /// Text with something in it.
+    Text,
+    /// Any text, which is never shown.
+    Hidden,
+    /// The name of an environment variable. Not shown where it is faulty, as it may be a value in the wrong place.
+    Variable,
+    /// The name of an HTTP header; the same holds.
+    HeaderName,
+    /// The value of an HTTP header, which is never shown.
+    HeaderValue,
+    /// A URL of http or https.
+    Url,
+    /// Any number of these.
+    List(&'static Kind),
+    /// Names with texts. Whoever has their places reads them one by one.
+    Pairs { name: &'static Kind, text: &'static Kind },
 }
 
 /// A value as it was found: in the environment and in flags everything is text.
@@ -57,6 +75,8 @@ impl Kind {
             }
             Kind::Switch => raw.switch().map(Value::Boolean),
             Kind::Origins => read_origins(raw),
+            Kind::List(of) => read_list(*of, raw),
+            Kind::Pairs { .. } => None,
             _ => raw.text().filter(|text| self.takes(text)).map(|text| Value::String(text.to_owned())),
         }
     }
@@ -70,8 +90,13 @@ impl Kind {
             Kind::LogLevels => text.split(',').all(is_log_level),
             Kind::Route => is_route(text),
             Kind::Secret { bytes_min } => text.len() >= bytes_min,
-            Kind::File | Kind::Folder => !text.is_empty() && !text.contains('\0'),
-            Kind::Count { .. } | Kind::Switch | Kind::Origins => false,
+            Kind::File | Kind::Folder | Kind::Text => !text.is_empty() && !text.contains('\0'),
+            Kind::Hidden => !text.contains('\0'),
+            Kind::Variable => is_variable(text),
+            Kind::HeaderName => is_header_name(text),
+            Kind::HeaderValue => is_header_value(text),
+            Kind::Url => is_url(text),
+            Kind::Count { .. } | Kind::Switch | Kind::Origins | Kind::List(_) | Kind::Pairs { .. } => false,
         }
     }
 
@@ -96,16 +121,42 @@ impl Kind {
             Kind::Secret { bytes_min } => format!("a text of at least {bytes_min} bytes"),
             Kind::File => "the path of a file".to_owned(),
             Kind::Folder => "the path of a folder".to_owned(),
+            Kind::Text => "a text that is not empty".to_owned(),
+            Kind::Hidden => "a text".to_owned(),
+            Kind::Variable => "the name of an environment variable".to_owned(),
+            Kind::HeaderName => "the name of an HTTP header".to_owned(),
+            Kind::HeaderValue => "a text of visible ASCII characters, with spaces only between them".to_owned(),
+            Kind::Url => "a URL such as \"https://example.com/mcp\", of http or https, without user, password and \
+                          fragment"
+                .to_owned(),
+            Kind::List(of) => format!("a list, each item {}", of.expected()),
+            Kind::Pairs { name, text } => {
+                format!("a table, each key {} and each value {}", name.expected(), text.expected())
+            }
         }
     }
 
-    /// Describes a value that this kind does not take; of a secret it tells the type and the length alone.
+    /// Describes a value that this kind does not take; of what may be a secret it tells the type and the length alone.
     pub(super) fn came(self, raw: Raw<'_>) -> String {
         match (self, raw.text()) {
-            (Kind::Secret { .. }, Some(text)) => format!("one of {} bytes", text.len()),
-            (Kind::Secret { .. }, None) => raw.type_name().to_owned(),
+            (Kind::List(of), None) => came_in_list(*of, raw),
+            (Kind::List(_) | Kind::Pairs { .. }, _) => raw.type_name().to_owned(),
+            (_, Some(text)) if self.hides(text) => format!("one of {} bytes", text.len()),
+            // A program's arguments may stand in the place of its name.
+            (Kind::Text | Kind::Url, None) => raw.type_name().to_owned(),
+            (_, None) if self.hides("") => raw.type_name().to_owned(),
             (_, Some(text)) => shown(text),
             (_, None) => raw.shown(),
+        }
+    }
+
+    /// Whether a fault may not repeat this text.
+    fn hides(self, text: &str) -> bool {
+        match self {
+            Kind::Secret { .. } | Kind::Hidden | Kind::Variable | Kind::HeaderName | Kind::HeaderValue => true,
+            // A password stands before an `@`, a token in the query.
+            Kind::Url => text.contains(['@', '?']),
+            _ => false,
         }
     }
 }
@@ -133,7 +184,7 @@ impl<'a> Raw<'a> {
     }
 
     /// The type of a value that is not text, with its article.
-    fn type_name(self) -> &'static str {
+    pub(super) fn type_name(self) -> &'static str {
         match self {
             Raw::Text(_) | Raw::Toml(DeValue::String(_)) => "a text",
             Raw::Toml(DeValue::Integer(_)) => "a whole number",
@@ -173,6 +224,25 @@ fn count_from_text(text: &str) -> Option<u64> {
 
 fn count_from_integer(integer: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+fn read_list(of: Kind, raw: Raw<'_>) -> Option<Value> {
+    match raw {
+        Raw::Text(text) => text.split(',').map(|item| of.read(Raw::Text(item))).collect::<Option<_>>(),
+        Raw::Toml(DeValue::Array(list)) => list.iter().map(|item| of.read(Raw::Toml(item.get_ref()))).collect(),
+        Raw::Toml(_) => None,
+    }
+    .map(Value::Array)
+}
+
+/// Describes the first item of a list that is faulty, or what came instead of a list.
+fn came_in_list(of: Kind, raw: Raw<'_>) -> String {
+    let Raw::Toml(DeValue::Array(list)) = raw else {
+        return raw.type_name().to_owned();
+    };
+    let mut items = list.iter().map(|item| Raw::Toml(item.get_ref())).enumerate();
+    let faulty = items.find(|(_, item)| of.read(*item).is_none());
+    faulty.map_or("none".to_owned(), |(index, item)| format!("one whose item {} is {}", index + 1, of.came(item)))
 }
 
 fn read_origins(raw: Raw<'_>) -> Option<Value> {
@@ -217,11 +287,16 @@ pub(super) fn grouped(count: u64) -> String {
     text
 }
 
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     format!("{:?}", cut(text))
 }
 
-pub(super) fn cut(text: &str) -> String {
+/// Writes a name that the file chose; it may not break the line.
+pub(super) fn on_one_line(name: &str) -> String {
+    cut(name).escape_debug().to_string()
+}
+
+fn cut(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
@@ -289,6 +364,50 @@ mod tests {
             &["host", "off", "conn", "https://a.example", "//a.example:8080, //*.b.example", "http://[::1]:4000"],
             &["", "true", "a.example", "https://a.example/", "https://a.example:0", "https://", "host,off", "1://a"],
         );
+    }
+
+    #[test]
+    fn a_url_is_of_http_and_has_neither_user_nor_fragment() {
+        check(
+            Kind::Url,
+            &["https://a.example/mcp", "http://127.0.0.1:4001", "http://[::1]:1/a?b=c", "https://a.example/@scope/mcp"],
+            &["", "a.example/mcp", "ftp://a.example", "https://", "https:///mcp", "https://user:hush@a.example/"],
+        );
+        check(
+            Kind::Url,
+            &[],
+            &["https://a.example/#part", "https://a.example/a b", "https://a.example:0", "HTTPS://a"],
+        );
+    }
+
+    #[test]
+    fn headers_are_tokens_with_ascii_texts() {
+        check(Kind::HeaderName, &["X-Key", "authorization", "a!"], &["", "X Key", "X-Key:", "Ü", "a/b"]);
+        check(Kind::HeaderValue, &["Bearer abc", "a"], &["", " a", "a\n", "a\r\nb: c", "ü", "a\0"]);
+    }
+
+    #[test]
+    fn a_variables_name_has_neither_spaces_nor_an_equals_sign() {
+        check(Kind::Variable, &["PATH", "npm_config_@a:registry"], &["", "A=B", "A B", "Ü", "A\0"]);
+    }
+
+    #[test]
+    fn a_list_is_split_at_commas_where_it_is_a_text() {
+        let kind = Kind::List(&Kind::Variable);
+
+        let value = kind.read(Raw::Text("HOME,PATH"));
+
+        assert_eq!(value, Some(Value::Array(vec!["HOME".into(), "PATH".into()])));
+        check(kind, &[], &["HOME,", "HOME, PATH"]);
+    }
+
+    #[test]
+    fn a_url_that_may_hold_a_secret_is_not_repeated() {
+        let came = |text| Kind::Url.came(Raw::Text(text));
+
+        assert_eq!(came("ftp://a.example"), "\"ftp://a.example\"");
+        assert_eq!(came("https://user:hush@a.example"), "one of 27 bytes");
+        assert_eq!(came("https//a.example?token=hush"), "one of 27 bytes");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place, Problem};
-use super::kind::{Raw, cut};
+use super::kind::{Raw, on_one_line};
+use super::mcp_servers::{self, Section};
 use super::nearest::nearest;
 use super::settings::{SECTIONS, TABLE};
 use super::table::Setting;
@@ -35,6 +36,7 @@ fn is_allowed_variable(name: &str, text: &str) -> bool {
 #[derive(Default)]
 pub(super) struct Layers {
     found: BTreeMap<&'static str, Found>,
+    mcp_servers: Vec<Section>,
 }
 
 /// One setting's value and where it was given.
@@ -49,34 +51,40 @@ impl Layers {
         self.found.get(key)
     }
 
+    /// Returns the sections of MCP servers in the file's order.
+    pub(super) fn mcp_servers(&self) -> &[Section] {
+        &self.mcp_servers
+    }
+
     /// Lays the settings file over what is there.
     pub(super) fn add_file(&mut self, path: &Path, text: &str, faults: &mut Vec<Fault>) {
-        let line_at =
-            |offset: usize| 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
-        let place_at = |line: usize| Place::File { path: path.to_owned(), line: Some(line) };
+        let mut lines = Lines { path, text, broken: BTreeSet::new() };
         let mut file_faults = Vec::new();
 
         let (document, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             // Only the message: the error's own text repeats the line, which may hold a secret.
-            let line = error.span().map_or(1, |span| line_at(span.start));
+            let line = error.span().map_or(1, |span| lines.line(span.start));
             file_faults.push((line, Problem::Syntax(error.message().to_owned())));
         }
         // What the parser made up to go on after an error is not worth a fault of its own.
-        let broken: BTreeSet<usize> = file_faults.iter().map(|(line, _)| *line).collect();
+        lines.broken = file_faults.iter().map(|(line, _)| *line).collect();
 
         for entry in entries(document.get_ref()) {
-            let line = line_at(entry.offset);
-            if broken.contains(&line) {
+            if let (mcp_servers::KEY, Some(servers)) = (entry.key.as_str(), entry.value) {
+                self.mcp_servers = mcp_servers::read(servers, entry.offset, &lines, &mut file_faults);
                 continue;
             }
-            if let Err(problem) = self.add_entry(&entry, place_at(line)) {
+            let Some(line) = lines.sound_line(entry.offset) else {
+                continue;
+            };
+            if let Err(problem) = self.add_entry(&entry, lines.place(line)) {
                 file_faults.push((line, problem));
             }
         }
 
         file_faults.sort_by_key(|(line, _)| *line);
-        faults.extend(file_faults.into_iter().map(|(line, problem)| Fault { place: place_at(line), problem }));
+        faults.extend(file_faults.into_iter().map(|(line, problem)| Fault { place: lines.place(line), problem }));
     }
 
     fn add_entry(&mut self, entry: &Entry<'_>, place: Place) -> Result<(), Problem> {
@@ -95,7 +103,7 @@ impl Layers {
                 came: "a single value".to_owned(),
             });
         }
-        let setting = Setting::find(&entry.key).ok_or_else(|| unknown_key(&entry.key))?;
+        let setting = Setting::find(&entry.key).ok_or_else(|| unknown_key(&entry.key, &[mcp_servers::KEY]))?;
         self.add(setting, Raw::Toml(value), place)
     }
 
@@ -124,7 +132,7 @@ impl Layers {
         for (key, text) in flags {
             let place = Place::Flag(format!("--{}", key.replace(['.', '_'], "-")));
             let outcome = Setting::find(key)
-                .ok_or_else(|| unknown_key(key))
+                .ok_or_else(|| unknown_key(key, &[]))
                 .and_then(|setting| self.add(setting, Raw::Text(text), place.clone()));
             faults.extend(outcome.err().map(|problem| Fault { place, problem }));
         }
@@ -143,6 +151,30 @@ impl Layers {
         };
         self.found.insert(setting.key, Found { value, place });
         outcome
+    }
+}
+
+/// The lines of the settings file.
+pub(super) struct Lines<'a> {
+    path: &'a Path,
+    text: &'a str,
+    /// Those that are not TOML.
+    broken: BTreeSet<usize>,
+}
+
+impl Lines<'_> {
+    /// Returns the line of an offset, counted from 1.
+    fn line(&self, offset: usize) -> usize {
+        1 + self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|&&byte| byte == b'\n').count()
+    }
+
+    /// Returns the line of an offset, unless that line is not TOML and so has its fault already.
+    pub(super) fn sound_line(&self, offset: usize) -> Option<usize> {
+        Some(self.line(offset)).filter(|line| !self.broken.contains(line))
+    }
+
+    pub(super) fn place(&self, line: usize) -> Place {
+        Place::File { path: self.path.to_owned(), line: Some(line) }
     }
 }
 
@@ -176,19 +208,18 @@ fn entries<'a>(document: &'a DeTable<'a>) -> Vec<Entry<'a>> {
     entries
 }
 
-fn unknown_key(key: &str) -> Problem {
-    let known = TABLE.iter().map(|setting| setting.key);
+/// `more` are keys that the source knows beside those of the table.
+fn unknown_key(key: &str, more: &[&'static str]) -> Problem {
+    let known = TABLE.iter().map(|setting| setting.key).chain(more.iter().copied());
     unknown("key", key, known, |key| key.split_once('.').map_or(key, |(_, name)| name))
 }
 
-fn unknown<'a>(
+pub(super) fn unknown<'a>(
     what: &'static str,
     name: &str,
     known: impl Iterator<Item = &'a str>,
     tail: impl Fn(&str) -> &str,
 ) -> Problem {
     let nearest = nearest(name, known, tail).unwrap_or_default().to_owned();
-    // A name is the only text of the file that a fault repeats unchecked: it may not break the line.
-    let name = cut(name).escape_debug().to_string();
-    Problem::Unknown { what, name, nearest }
+    Problem::Unknown { what, name: on_one_line(name), nearest }
 }

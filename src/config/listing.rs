@@ -1,6 +1,7 @@
 //! Writes docs/settings.md and bennu.example.toml from the table.
 
 use super::kind::{Kind, Raw, grouped};
+use super::mcp_servers;
 use super::settings::{SECTIONS, TABLE};
 use super::table::{Fallback, Setting};
 
@@ -8,18 +9,23 @@ use super::table::{Fallback, Setting};
 pub(super) fn markdown() -> String {
     let mut text = String::from(INTRODUCTION);
     for (section, doc) in SECTIONS {
-        text += &format!("\n## [{section}]\n\n{}\n\n", doc.trim());
-        text += "| setting | default | takes | meaning |\n|---|---|---|---|\n";
-        for setting in rows(section) {
-            let name = setting.name();
-            let (default, takes) = (default_text(setting), setting.kind.expected());
-            text += &format!("| `{name}` | {default} | {takes} | {} |\n", setting.doc()).replace("\"//*.", "\"//\\*.");
-        }
+        text += &format!("\n## [{section}]\n\n{}\n\n{}", doc.trim(), markdown_rows(rows(section)));
+    }
+    text + &mcp_servers::markdown()
+}
+
+/// Returns the table of these settings as Markdown.
+pub(super) fn markdown_rows(rows: impl Iterator<Item = &'static Setting>) -> String {
+    let mut text = String::from("| setting | default | takes | meaning |\n|---|---|---|---|\n");
+    for setting in rows {
+        let name = setting.name();
+        let (default, takes) = (default_text(setting), setting.kind.expected());
+        text += &format!("| `{name}` | {default} | {takes} | {} |\n", setting.doc()).replace("\"//*.", "\"//\\*.");
     }
     text
 }
 
-/// Returns a settings file that holds every default; what has none is a comment.
+/// Returns a settings file that holds every default; what has none is a comment, and so are other MCP servers.
 pub(super) fn example() -> String {
     let mut text = String::from(
         "# Every setting of Bennu with its default. A copy named bennu.toml in the working directory is read at start;\n\
@@ -27,26 +33,45 @@ pub(super) fn example() -> String {
     );
     for (section, doc) in SECTIONS {
         text += &format!("\n# {}\n[{section}]\n", doc.trim());
-        for setting in rows(section) {
-            let name = setting.name();
-            text += &format!("\n# {}\n", setting.doc());
-            text += &match setting.fallback {
-                Fallback::Unset => format!("# {name} = \"...\"\n"),
-                Fallback::Is(default) => format!("{name} = {}\n", toml_text(setting.kind, default)),
-                Fallback::ByMode { development, production } => {
-                    let development = toml_text(setting.kind, development);
-                    let production = toml_text(setting.kind, production);
-                    format!("# {name} = {development}  # in development; in production {production}\n")
-                }
-            };
-        }
+        rows(section).for_each(|setting| text += &example_row(setting));
+    }
+    text += "\n# Other MCP servers that this one stands before: a section each, of either kind.\n";
+    for line in mcp_servers::example().lines() {
+        text += &format!("# {line}\n").replace("# \n", "#\n");
     }
     text
 }
 
+/// Returns a setting's line with its default, or as a comment where it has none.
+pub(super) fn example_row(setting: &Setting) -> String {
+    let name = setting.name();
+    let line = match setting.fallback {
+        Fallback::Unset => format!("# {name} = {}", sample(setting.kind)),
+        Fallback::Is(default) => format!("{name} = {}", toml_text(setting.kind, default)),
+        Fallback::ByMode { development, production } => {
+            let development = toml_text(setting.kind, development);
+            let production = toml_text(setting.kind, production);
+            format!("# {name} = {development}  # in development; in production {production}")
+        }
+    };
+    format!("\n# {}\n{line}\n", setting.doc())
+}
+
+/// Returns what stands in the place of a value that has no default.
+fn sample(kind: Kind) -> &'static str {
+    match kind {
+        Kind::List(_) => r#"["..."]"#,
+        Kind::Pairs { name: Kind::HeaderName, .. } => r#"{ X-Name = "..." }"#,
+        Kind::Pairs { .. } => r#"{ NAME = "..." }"#,
+        Kind::Url => r#""https://example.com/mcp""#,
+        _ => r#""...""#,
+    }
+}
+
 const INTRODUCTION: &str = r#"# Settings
 
-Every setting of Bennu. This list is written from the table in `src/config/settings.rs`; a test compares them.
+Every setting of Bennu. This list is written from the tables in `src/config/settings.rs` and `src/config/mcp_servers/table.rs`; a
+test compares them.
 
 A setting comes from the first of these that gives it:
 
@@ -55,6 +80,8 @@ A setting comes from the first of these that gives it:
 3. the settings file: the one of `--config FILE`, or of `BENNU_CONFIG`, or `bennu.toml` in the working directory where it exists;
 4. its default.
 
+What is set for other MCP servers (`[mcp.servers.NAME]`, the last chapter) comes from the settings file alone.
+
 In flags and in the environment a list is separated by commas. Paths are relative to the working directory.
 `bennu.example.toml` is a settings file with every default.
 
@@ -62,7 +89,7 @@ In flags and in the environment a list is separated by commas. Paths are relativ
 variable or the flag it came from, what was expected and what came. A key, `BENNU_` variable or flag that is not listed here is a
 fault, and so is a file that is named but missing. (An unknown flag is reported alone, before anything else is read.
 `BENNU_SERVICE_*`, `BENNU_PORT_*` and a `BENNU_PORT` such as `tcp://10.0.0.1:4000`, which Kubernetes sets for a service named
-`bennu`, are passed over.) The secret's value is never shown.
+`bennu`, are passed over.) The values of secrets are never shown.
 
 ## The two settings of `server.mode`
 

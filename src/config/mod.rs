@@ -11,6 +11,7 @@ mod kind;
 mod layers;
 #[cfg(test)]
 mod listing;
+mod mcp_servers;
 mod nearest;
 mod rules;
 mod settings;
@@ -27,6 +28,12 @@ use serde::Deserialize;
 pub use self::fault::{Fault, Faults, Place, Problem};
 pub use self::flags::{arguments, file_argument, flags};
 use self::layers::Layers;
+use self::mcp_servers::Surroundings;
+#[expect(unused_imports, reason = "nothing connects to these servers yet")]
+pub use self::mcp_servers::{
+    McpEra, McpHttpSettings, McpInstances, McpServerOptions, McpServerSettings, McpServerTransport, McpStart,
+    McpStdioSettings,
+};
 use self::rules::Held;
 use self::settings::TABLE;
 #[cfg(test)]
@@ -46,7 +53,7 @@ pub const FILE_DEFAULT: &str = "bennu.toml";
 pub struct Sources {
     /// The settings file. One that is named has to exist.
     pub file: Option<PathBuf>,
-    /// Environment variables; names without the prefix `BENNU_` are passed over.
+    /// Environment variables. Those without the prefix `BENNU_` matter only where the file names one.
     pub env: Vec<(String, String)>,
     /// Flags as dotted key and value: `("server.listen", "127.0.0.1:4001")`.
     pub flags: Vec<(String, String)>,
@@ -69,13 +76,12 @@ pub fn default_path(flag: Option<&Path>, env: &[(String, String)]) -> Option<Pat
     flag.map(Path::to_owned).or(named).or_else(|| Some(PathBuf::from(FILE_DEFAULT)).filter(|path| path.exists()))
 }
 
-/// Returns the variables of this process that begin with `BENNU_`.
+/// Returns the variables of this process.
 ///
 /// Bytes that are not UTF-8 become U+FFFD.
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
-        .filter(|(name, _)| name.starts_with("BENNU_"))
         .collect()
 }
 
@@ -117,11 +123,14 @@ fn load_with(sources: &Sources, files: &dyn Files) -> Result<Settings, Faults> {
     layers.add_flags(&sources.flags, &mut faults);
 
     let held = Held::new(&layers);
+    let mut mcp_servers = Vec::new();
     if file_is_understood {
         rules::judge(&held, sources.authenticator, files, &mut faults);
+        let around = Surroundings { held: &held, env: &sources.env, files };
+        mcp_servers = mcp_servers::settle(layers.mcp_servers(), &around, &mut faults);
     }
     let secret = rules::secret(&held, files, &mut faults);
-    if faults.is_empty() { Ok(gather(&held, secret)) } else { Err(Faults(faults)) }
+    if faults.is_empty() { Ok(Settings { mcp_servers, ..gather(&held, secret) }) } else { Err(Faults(faults)) }
 }
 
 fn read_text(path: &Path, files: &dyn Files) -> Result<String, Problem> {

@@ -9,10 +9,10 @@ use toml::Value;
 
 use super::Files;
 use super::fault::{Fault, Place, Problem};
-use super::kind::{Kind, Raw};
+use super::kind::Kind;
 use super::layers::Layers;
 use super::settings::{LOCAL_HOSTS, SECRET_BYTES_MIN, TABLE};
-use super::table::{Fallback, Setting};
+use super::table::Setting;
 
 /// The settings as they hold: given or default, each with its place.
 ///
@@ -34,13 +34,7 @@ impl<'a> Held<'a> {
         if let Some(found) = self.layers.find(setting.key) {
             return found.value.clone();
         }
-        let text = match setting.fallback {
-            Fallback::Unset => return None,
-            Fallback::Is(text) => text,
-            Fallback::ByMode { production, .. } if self.production == Some(true) => production,
-            Fallback::ByMode { development, .. } => development,
-        };
-        Some(setting.kind.read(Raw::Text(text)).expect("a test reads every default"))
+        setting.default(self.production == Some(true))
     }
 
     fn text(&self, key: &str) -> Option<String> {
@@ -48,12 +42,12 @@ impl<'a> Held<'a> {
         self.value(setting)?.as_str().map(str::to_owned)
     }
 
-    fn number(&self, key: &str) -> Option<i64> {
+    pub(super) fn number(&self, key: &str) -> Option<i64> {
         let setting = Setting::find(key).expect("rules name rows of the table");
         self.value(setting)?.as_integer()
     }
 
-    fn place(&self, key: &str) -> Place {
+    pub(super) fn place(&self, key: &str) -> Place {
         self.layers.find(key).map_or(Place::Default, |found| found.place.clone())
     }
 
@@ -83,7 +77,7 @@ pub(super) fn judge(held: &Held<'_>, authenticator: bool, files: &dyn Files, fau
         if let (Kind::Folder, Some(path)) = (setting.kind, held.text(setting.key))
             && !files.is_folder(Path::new(&path))
         {
-            let problem = Problem::NoFolder { key: setting.key, came: path };
+            let problem = Problem::NoFolder { key: setting.key.to_owned(), came: path };
             faults.push(Fault { place: held.place(setting.key), problem });
         }
     }

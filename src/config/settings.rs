@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::kind::Kind;
+use super::mcp_servers::McpServerSettings;
 use super::table::Fallback::{ByMode, Is, Unset};
 use super::table::{GIB, HOUR_MS, Setting, bytes, count, milliseconds, table};
 
@@ -29,6 +30,9 @@ macro_rules! settings {
         #[serde(deny_unknown_fields)]
         pub struct Settings {
             $( #[doc = $doc] pub $section: $Section, )+
+            /// The other MCP servers that this one stands before, in the file's order.
+            #[serde(skip)]
+            pub mcp_servers: Vec<McpServerSettings>,
         }
 
         table! { SECTIONS, TABLE: $( #[doc = $doc] $section: $Section { $($rows)+ } )+ }

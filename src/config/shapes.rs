@@ -1,4 +1,4 @@
-//! The shapes of texts that settings take: log levels, hosts, origins, paths of URLs.
+//! The shapes of texts that settings take: log levels, hosts, origins, URLs and their paths, headers, names.
 
 use std::net::Ipv6Addr;
 
@@ -17,12 +17,26 @@ pub(super) fn is_origin(text: &str) -> bool {
             name.starts_with(|first: char| first.is_ascii_alphabetic())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
         });
-    let (host, port_is_fine) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
-        _ => (authority, true),
+    scheme_is_fine && host_of(authority).is_some_and(|host| is_host(host.strip_prefix("*.").unwrap_or(host)))
+}
+
+/// Whether this is a URL of http or https without user, password and fragment.
+pub(super) fn is_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
     };
-    let host_is_fine = is_host(host.strip_prefix("*.").unwrap_or(host));
-    scheme_is_fine && port_is_fine && host_is_fine
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    // RFC 3986, section 2, without the `#` that begins a fragment.
+    let is_of_urls = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte);
+    host_of(authority).is_some_and(is_host) && path.bytes().all(is_of_urls)
+}
+
+/// Returns what stands before the port of `host[:port]`, unless the port is none.
+fn host_of(authority: &str) -> Option<&str> {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => port.parse::<u16>().is_ok_and(|port| port > 0).then_some(host),
+        _ => Some(authority),
+    }
 }
 
 pub(super) fn is_host(text: &str) -> bool {
@@ -52,4 +66,21 @@ pub(super) fn is_log_level(directive: &str) -> bool {
     let target_is_fine =
         !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte));
     target_is_fine && LOG_LEVELS.contains(&level)
+}
+
+/// Source: RFC 9110, section 5.6.2, `token`.
+pub(super) fn is_header_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// Source: RFC 9110, section 5.5, without what it calls obsolete; an empty value is most likely a mistake.
+pub(super) fn is_header_value(text: &str) -> bool {
+    !text.is_empty()
+        && text.trim_matches([' ', '\t']).len() == text.len()
+        && text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
+}
+
+/// Whether an environment variable can have this name; shells take fewer names than systems do.
+pub(super) fn is_variable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=')
 }

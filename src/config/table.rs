@@ -1,6 +1,8 @@
 //! What a table of settings is made of: its rows, and the macro that writes structs and rows from one description.
 
-use super::kind::Kind;
+use toml::Value;
+
+use super::kind::{Kind, Raw};
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
 pub(super) const GIB: u64 = 1 << 30;
@@ -24,6 +26,17 @@ pub(super) enum Fallback {
 }
 
 impl Setting {
+    /// Returns what holds where no source gives anything; `None` where that is nothing.
+    pub(super) fn default(&self, production: bool) -> Option<Value> {
+        let text = match self.fallback {
+            Fallback::Unset => return None,
+            Fallback::Is(text) => text,
+            Fallback::ByMode { production: text, .. } if production => text,
+            Fallback::ByMode { development: text, .. } => text,
+        };
+        Some(self.kind.read(Raw::Text(text)).expect("a test reads every default"))
+    }
+
     pub(super) fn section(&self) -> &'static str {
         self.key.split_once('.').expect("the macro writes section.name").0
     }
@@ -61,9 +74,9 @@ pub(super) const fn count(unit: &'static str, min: u64, max: u64) -> Kind {
 
 /// Writes each section's struct and its rows from one description, so that they can't differ.
 ///
-/// The two names are those of the lists it makes: of the sections, and of all rows.
+/// The two names are those of the lists it makes: of the sections, and of all rows. An attribute is for the first.
 macro_rules! table {
-    ($SECTIONS:ident, $TABLE:ident: $(
+    ($(#[$attribute:meta])? $SECTIONS:ident, $TABLE:ident: $(
         #[doc = $section_doc:literal]
         $section:ident: $Section:ident {
             $( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $fallback:expr, $kind:expr; )+
@@ -79,6 +92,7 @@ macro_rules! table {
         )+
 
         /// The sections in their order, each with its first sentence.
+        $(#[$attribute])?
         pub(in crate::config) const $SECTIONS: &[(&str, &str)] = &[$( (stringify!($section), $section_doc), )+];
 
         /// Every setting, section by section.

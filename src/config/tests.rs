@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-const FILE: &str = "bennu.toml";
-const SECRET: &str = "s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t";
+pub(super) const FILE: &str = "bennu.toml";
+pub(super) const SECRET: &str = "s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t";
 
 /// A disk of files in memory; a folder is a path that ends with a slash.
 #[derive(Default)]
@@ -21,16 +21,16 @@ impl Files for Imagined {
 
 /// One case: what each source holds.
 #[derive(Default)]
-struct Case<'a> {
-    file: Option<&'a str>,
-    env: &'a [(&'a str, &'a str)],
-    flags: &'a [(&'a str, &'a str)],
-    secret_file: Option<&'a [u8]>,
-    authenticator: bool,
+pub(super) struct Case<'a> {
+    pub(super) file: Option<&'a str>,
+    pub(super) env: &'a [(&'a str, &'a str)],
+    pub(super) flags: &'a [(&'a str, &'a str)],
+    pub(super) secret_file: Option<&'a [u8]>,
+    pub(super) authenticator: bool,
 }
 
 impl Case<'_> {
-    fn load(&self) -> Result<Settings, Faults> {
+    pub(super) fn load(&self) -> Result<Settings, Faults> {
         let owned =
             |pairs: &[(&str, &str)]| pairs.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
         let mut disk = Imagined::default();
@@ -45,16 +45,16 @@ impl Case<'_> {
         load_with(&sources, &disk)
     }
 
-    fn faults(&self) -> String {
+    pub(super) fn faults(&self) -> String {
         self.load().expect_err("the case has a fault").to_string()
     }
 }
 
-fn file(text: &str) -> Case<'_> {
+pub(super) fn file(text: &str) -> Case<'_> {
     Case { file: Some(text), ..Case::default() }
 }
 
-fn defaults() -> Settings {
+pub(super) fn defaults() -> Settings {
     Case::default().load().expect("defaults have no fault")
 }
 
