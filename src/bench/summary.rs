@@ -30,6 +30,8 @@ enum Goals {
     Channels,
     /// Those of MCP, which benches/mcp.sh measures
     Mcp,
+    /// Those of other MCP servers behind this one, which benches/gateway.sh measures
+    Gateway,
 }
 
 impl Goals {
@@ -37,6 +39,7 @@ impl Goals {
         match self {
             Self::Channels => &CHANNEL_GOALS,
             Self::Mcp => &MCP_GOALS,
+            Self::Gateway => &GATEWAY_GOALS,
         }
     }
 }
@@ -142,8 +145,49 @@ const MCP_GOALS: [Goal; 7] = [
     },
 ];
 
+/// What a gateway may add to calling the same server directly, and how it has to stand beside another gateway.
+const GATEWAY_GOALS: [Goal; 6] = [
+    Goal {
+        what: "before an HTTP server, 32x1: the gateway's CPU a call over the server's own",
+        bound: Bound::AtMost(2.0),
+        measured: over("through-32x1", "direct-32x1", Figure::CpuUs),
+    },
+    Goal {
+        what: "the same, one call at a time: p50 over a direct call's",
+        bound: Bound::AtMost(3.0),
+        measured: over("through-1x1", "direct-1x1", Figure::P50Us),
+    },
+    Goal {
+        what: "before a stdio server, 32x1: rate over mcp-proxy's",
+        bound: Bound::Above(1.0),
+        measured: over("stdio-32x1", "proxy-32x1", Figure::Rate),
+    },
+    Goal {
+        what: "the same: the gateway's CPU a call over mcp-proxy's",
+        bound: Bound::Below(0.5),
+        measured: over("stdio-32x1", "proxy-32x1", Figure::CpuUs),
+    },
+    Goal {
+        what: "the same, one call at a time: p50 over mcp-proxy's",
+        bound: Bound::Below(1.0),
+        measured: over("stdio-1x1", "proxy-1x1", Figure::P50Us),
+    },
+    Goal {
+        what: "before an HTTP server, by a channel, 32x1: CPU a call over that by HTTP",
+        bound: Bound::AtMost(1.0),
+        measured: Measured::Ratio(
+            series("channel-32x1", "mcp-call", Figure::CpuUs),
+            series("through-32x1", "mcp-http", Figure::CpuUs),
+        ),
+    },
+];
+
 const fn over_rmcp(own: &'static str, rmcp: &'static str, figure: Figure) -> Measured {
-    Measured::Ratio(series(own, "mcp-http", figure), series(rmcp, "mcp-http", figure))
+    over(own, rmcp, figure)
+}
+
+const fn over(above: &'static str, below: &'static str, figure: Figure) -> Measured {
+    Measured::Ratio(series(above, "mcp-http", figure), series(below, "mcp-http", figure))
 }
 
 struct Goal {
@@ -206,6 +250,8 @@ enum Figure {
     CpuUs,
     /// Units a second.
     Rate,
+    /// Half of the units took at most this, in microseconds.
+    P50Us,
     /// Server memory a unit, in bytes.
     RssPerUnit,
 }
@@ -215,6 +261,7 @@ impl Figure {
         match self {
             Self::CpuUs => report.server.map(|server| server.cpu_us_per_unit),
             Self::Rate => Some(report.rate_per_s),
+            Self::P50Us => Some(report.latency?.p50_us),
             Self::RssPerUnit => report.server?.rss_bytes_per_unit,
         }
     }

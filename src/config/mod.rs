@@ -29,10 +29,8 @@ pub use self::fault::{Fault, Faults, Place, Problem};
 pub use self::flags::{arguments, file_argument, flags};
 use self::layers::Layers;
 use self::mcp_servers::Surroundings;
-#[expect(unused_imports, reason = "nothing connects to these servers yet")]
 pub use self::mcp_servers::{
-    McpEra, McpHttpSettings, McpInstances, McpServerOptions, McpServerSettings, McpServerTransport, McpStart,
-    McpStdioSettings,
+    McpEra, McpHttpSettings, McpInstances, McpServerSettings, McpServerTransport, McpStart, McpStdioSettings,
 };
 use self::rules::Held;
 use self::settings::TABLE;

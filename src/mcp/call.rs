@@ -169,6 +169,8 @@ impl Call {
 
     fn cut(self: &Arc<Self>, reason: CancelReason) {
         let (sort, text) = self.cut_text(reason);
+        // For whoever works for it elsewhere, unless the client said why.
+        let _ = self.why_taken_back.set(text.clone());
         self.end(Err(CallError::Failed(text)), sort);
     }
 

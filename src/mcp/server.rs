@@ -501,11 +501,13 @@ impl ServerShared {
         params: Option<&RawValue>,
     ) -> Result<(), HeaderMismatch> {
         let catalog = self.catalog();
-        let named = |params: &RawValue| {
-            let name = jsonrpc::Object::parse(params.get().as_bytes())?.string("name")?;
-            catalog.tools.find(&name)
-        };
-        let tool = params.filter(|_| method == TOOLS_CALL).and_then(named);
+        let named = |params: &RawValue| jsonrpc::Object::parse(params.get().as_bytes())?.string("name");
+        let name = params.filter(|_| method == TOOLS_CALL).and_then(named);
+        if let Some(upstream) = self.upstream() {
+            let wanted = name.and_then(|name| upstream.learned.headers_of(&name));
+            return headers::check(lookup, method, params, wanted.as_deref());
+        }
+        let tool = name.and_then(|name| catalog.tools.find(&name));
         headers::check(lookup, method, params, tool.map(|tool| &tool.param_headers))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, pages};
+use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, pages, upstreams};
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
@@ -61,6 +61,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let socket_options = socket_options(&settings)?;
     let endpoint = Endpoint::start();
     let mcp = mcp(&settings, &endpoint)?;
+    mcp.boot();
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
     let mut server = Server::new(&endpoint).socket(mcp.routes(socket));
     if development {
@@ -79,6 +80,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if tokio::time::timeout(RUNS_END, mcp.drain()).await.is_err() {
         tracing::warn!("tools that did not heed their cancellation were cut off");
     }
+    mcp.stop_upstreams().await;
     Ok(())
 }
 
@@ -95,7 +97,7 @@ fn announce(address: SocketAddr, socket_path: &str, development: bool) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// The built-in server, which the page at `/` shows.
+/// The built-in server, which the page at `/` shows, and those of others that the settings name.
 fn mcp(settings: &Settings, endpoint: &Endpoint) -> anyhow::Result<Arc<Mcp>> {
     let mcp = &settings.mcp;
     let server =
@@ -112,6 +114,9 @@ fn mcp(settings: &Settings, endpoint: &Endpoint) -> anyhow::Result<Arc<Mcp>> {
             McpCompat::Elixir => Compat::Elixir,
         };
     });
+    for upstream in &settings.mcp_servers {
+        builder = builder.server(McpServer::upstream(&upstream.name, upstreams::options(upstream))?);
+    }
     if let Some(secret) = &settings.server.secret_key_base {
         builder = builder.secret(secret.expose().as_bytes());
     }

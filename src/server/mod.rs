@@ -3,6 +3,7 @@
 mod app;
 mod drain;
 mod pages;
+mod upstreams;
 
 use std::io;
 use std::net::SocketAddr;
@@ -266,6 +267,7 @@ impl Running {
         let (stage, staged) = watch::channel(Stage::Serving);
         let (stop, stopped) = watch::channel(false);
         let longpolls = longpolls(&options);
+        let health = pages::upstreams(mcp.clone(), staged.clone());
         let mcp = mcp.map(|mcp| McpHttp::new(&mcp, options.mcp.clone()));
         let sockets = transport::sockets(&sockets, longpolls.clone(), Guard::None);
         // Sockets stand first: one may be below the path of MCP.
@@ -273,7 +275,7 @@ impl Running {
             Some(http) => accept::boxed(sockets.or(transport::mcp(http, Guard::None))),
             None => accept::boxed(sockets),
         };
-        let served = pages::open(staged.clone()).and(edges).or(pages::health(staged)).or(further);
+        let served = pages::open(staged.clone()).and(edges).or(pages::health(staged)).or(health).or(further);
         let routes = if options.local_only {
             accept::boxed(transport::local_only().and(served).recover(pages::problem))
         } else {

@@ -11,6 +11,8 @@ use warp::{Filter, Rejection, Reply};
 
 use super::drain::Stage;
 use crate::dashboard::{self, Asset, CONTENT_SECURITY_POLICY};
+use crate::mcp::Mcp;
+use crate::mcp::upstream::UpstreamState;
 use crate::transport::{LOCAL_HOSTS, NotLocal};
 
 /// `/livez`: the process answers. `/readyz`: it should be sent new sockets; 503 once it is to stop.
@@ -25,6 +27,26 @@ pub(super) fn health(
     get_or_head()
         .and(live.or(ready).unify())
         .map(|status: StatusCode| warp::reply::with_status(status.as_str().to_owned() + "\n", status).into_response())
+}
+
+/// `/healthz`: how the servers of others stand that are behind this one, as JSON. 200 as long as the process answers: an upstream
+/// that is down is no reason to send clients elsewhere.
+pub(super) fn upstreams(
+    mcp: Option<Arc<Mcp>>,
+    stage: watch::Receiver<Stage>,
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone + Send + Sync + 'static {
+    get_or_head().and(warp::path!("healthz")).map(move || {
+        let health = mcp.as_ref().map(|mcp| mcp.upstream_health()).unwrap_or_default();
+        let is_degraded = health.iter().any(|(_, health)| health.state == UpstreamState::Down);
+        let status = match (*stage.borrow(), is_degraded) {
+            (Stage::Serving, false) => "ok",
+            (Stage::Serving, true) => "degraded",
+            (Stage::Leaving | Stage::Draining, _) => "stopping",
+        };
+        let upstreams: serde_json::Map<_, _> =
+            health.into_iter().map(|(name, health)| (name, serde_json::json!(health))).collect();
+        warp::reply::json(&serde_json::json!({"status": status, "upstreams": upstreams})).into_response()
+    })
 }
 
 /// Lets requests through until the server drains; health is asked afterwards.

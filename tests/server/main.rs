@@ -25,3 +25,5 @@ mod sequence;
 mod shutdown;
 mod slow;
 mod transcripts;
+#[path = "../support/upstreams.rs"]
+mod upstreams;

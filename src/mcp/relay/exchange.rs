@@ -10,17 +10,21 @@ use super::parked::{self, Resumed};
 use super::unreachable;
 use crate::mcp::CallError;
 use crate::mcp::call::{Call, Output, Relayed};
-use crate::mcp::upstream::{Event, Instance, Lease, Lost, Ticket, Upstream};
+use crate::mcp::upstream::{Event, Instance, Lease, Lost, Ticket, Upstream, whole_list};
 use crate::protocol::jsonrpc::{self, Object, splice};
-use crate::protocol::mcp::TOOLS_CALL;
 use crate::protocol::mcp::client::Era;
+use crate::protocol::mcp::hub::Shelf;
 use crate::protocol::mcp::peer;
 use crate::protocol::mcp::relay::{self, Introduction};
+use crate::protocol::mcp::{TOOLS_CALL, TOOLS_LIST};
 
 /// How often an upstream of the stateless era may ask a client in the course of one call.
 const ROUNDS_MAX: usize = 32;
 /// Questions of one such round.
 const QUESTIONS_MAX: usize = 64;
+
+/// Method that lists the tasks of 2025-11-25.
+const TASKS_LIST: &str = "tasks/list";
 
 /// A request to pass on.
 pub(super) struct Passed {
@@ -37,6 +41,15 @@ impl Passed {
             method: call.method.clone(),
             params: call.raw_params.map(ToOwned::to_owned),
         }
+    }
+
+    /// The task that it is about, if about one.
+    fn task(&self) -> Option<String> {
+        if !self.method.starts_with("tasks/") {
+            return None;
+        }
+        let id = splice::get(&self.text, &["params", "taskId"])?;
+        serde_json::from_str(id).ok()
     }
 
     /// The same with another name at a place.
@@ -85,10 +98,21 @@ pub(super) async fn run(
 /// Sends a request, once more if the upstream certainly did nothing, and gives the answer as the client takes it.
 async fn ask(call: &Arc<Call>, upstream: &Arc<Upstream>, passed: &Passed) -> Result<Said, Lost> {
     let introduction = call.session.introduction_of(passed.params.as_deref(), &call.client);
+    let task = passed.task();
     let mut is_first = true;
     loop {
         let lease = upstream.lease(&call.session, &call.client, &introduction)?;
         let instance = lease.slot().up().await?;
+        if passed.method == TOOLS_CALL && upstream.wants_headers(&instance) {
+            // Which arguments it wants as headers, its list says.
+            drop(whole_list(upstream, &call.session, &call.client, &introduction, Shelf::Tools).await);
+        }
+        if let Some(id) = &task
+            && !lease.slot().is_owned()
+            && !upstream.learned.is_owner(id, &call.session.user.user)
+        {
+            return Err(Lost::new(format!("there is no task {id:?}, or no longer")));
+        }
         if let (Some(level), Era::Modern) = (call.level, call.client.era) {
             lease.slot().want_level(level);
         }
@@ -148,6 +172,19 @@ async fn converse(
         let instance = Arc::clone(ticket.instance());
         let hello = instance.hello().expect("a connection that answers has shaken hands");
         let text = String::from_utf8_lossy(&text).into_owned();
+        let user = &call.session.user.user;
+        let text = match passed.method.as_str() {
+            TOOLS_LIST => {
+                upstream.learned.note_tools(&text);
+                text
+            }
+            TOOLS_CALL => {
+                upstream.learned.note_task(&text, user);
+                text
+            }
+            TASKS_LIST if !lease.slot().is_owned() => relay::with_tasks(&text, &upstream.learned.tasks_of(user)),
+            _ => text,
+        };
         match (is_client_modern, hello.is_modern()) {
             (true, false) => {
                 let info = hello.server_info();
@@ -184,7 +221,7 @@ async fn answer_questions(
         if !call.client.capabilities.can_answer(&method) {
             return Err(Lost::new(format!("the client does not have what the call needs: {method}")));
         }
-        let question = relay::question_of(request);
+        let question = relay::question_of(&question);
         let answer = call.session.relay_question(Some(call), &question, instance).await.map_err(Lost::new)?;
         let answer = Object::parse(&answer).unwrap_or_default();
         let Some(result) = answer.raw("result") else {

@@ -187,7 +187,7 @@ impl Session {
     ) -> Result<Served, Fault> {
         let level = call.params.get::<Level>("level");
         let slot = self.slot(upstream, call)?;
-        let is_passed = slot.is_owned();
+        let is_passed = slot.is_owned() && !slot.is_stateless();
         match level {
             Some(level) if !is_passed => {
                 self.set_level(level);

@@ -18,7 +18,7 @@ use crate::protocol::mcp::{ASKS_PER_SESSION_MAX, PROMPTS_CHANGED, RESOURCE_UPDAT
 
 /// How long a question of an upstream waits: for as long as the upstream does, which takes it back.
 const PATIENCE: Patience = Patience { idle_ms: 3_600_000, total_ms: 3_600_000 };
-/// The call of a question that none caused; those of calls begin at 1.
+/// The call of a question: none, for which it was asked the upstream may say at best; those of calls begin at 1.
 const NO_CALL: CallNumber = CallNumber(0);
 
 impl Session {
@@ -84,10 +84,7 @@ impl Session {
         text: &str,
         instance: &Arc<Instance>,
     ) -> Result<Bytes, String> {
-        let (number, route) = match call {
-            Some(call) => (call.number, &call.route),
-            None => (NO_CALL, self.standing()),
-        };
+        let route = call.map_or(self.standing(), |call| &call.route);
         let token = splice::get(text, &["params", "_meta", "progressToken"]);
         let token = token.and_then(|token| RawValue::from_string(token.to_owned()).ok());
         let has_token = token.is_some();
@@ -95,7 +92,7 @@ impl Session {
         let id = {
             // Both under the peer's lock, so that no answer comes between.
             let mut peer = self.peer.lock();
-            let asked = peer.asking.ask(number, PATIENCE, ASKS_PER_SESSION_MAX, clock::now());
+            let asked = peer.asking.ask(NO_CALL, PATIENCE, ASKS_PER_SESSION_MAX, clock::now());
             let id = asked.map_err(|full| full.to_string())?;
             let progress = token.map(|token| (token, Arc::clone(instance)));
             self.lively.lock().asks.insert(id, Waiting::Text { sender, progress });

@@ -102,6 +102,7 @@ fn new_call(route: Arc<Outgoing>) -> Call {
         run: None,
         seat: mcp.workers.admit(1).expect("the first"),
         cancellation: Default::default(),
+        why_taken_back: Default::default(),
         stopwatch: Stopwatch::start(),
         stage: Mutex::new(Stage::default()),
     }

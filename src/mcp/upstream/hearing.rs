@@ -90,7 +90,7 @@ impl Instance {
         }
         let id = request.id.to_owned();
         let instance = Arc::clone(self);
-        let cause_id = cause.as_ref().map(|(id, _)| *id);
+        let cause_id = cause.as_ref().map(|(id, _)| *id).filter(|id| stream == Some(*id));
         let call = cause.map(|(_, call)| call);
         let place = key.clone();
         // Held until it is noted, so that an answer which is there at once finds it.
@@ -104,7 +104,7 @@ impl Instance {
                 Err(why) => instance.refuse(&id, jsonrpc::INTERNAL_ERROR, &why),
             }
         });
-        state.asked.insert(key, Asked { cause: cause_id, task: task.abort_handle() });
+        state.asked.insert(key, Asked { cause: cause_id, id: request.id.to_owned(), task: task.abort_handle() });
     }
 
     /// Takes a notification of the upstream.

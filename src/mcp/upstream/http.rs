@@ -20,7 +20,7 @@ use crate::protocol::jsonrpc::{Incoming, Object, splice};
 use crate::protocol::mcp::headers::{self, METHOD, NAME};
 use crate::protocol::mcp::sse::Events;
 use crate::protocol::mcp::version::Version;
-use crate::protocol::mcp::{DISCOVER, INITIALIZE, INITIALIZED};
+use crate::protocol::mcp::{DISCOVER, INITIALIZE, INITIALIZED, TOOLS_CALL};
 
 const VERSION: &str = "mcp-protocol-version";
 const SESSION: &str = "mcp-session-id";
@@ -208,7 +208,7 @@ async fn request(shared: &Arc<Shared>, instance: &Arc<Instance>, id: u64, messag
     let mut post = shared.post(instance, message.text.clone());
     let is_modern = instance.hello().map_or(&*message.method == DISCOVER, Hello::is_modern);
     if is_modern {
-        post = modern_headers(post, &message, is_opening);
+        post = modern_headers(post, instance, &message, is_opening);
     }
     let response = match post.send().await {
         Ok(response) => response,
@@ -251,17 +251,30 @@ async fn request(shared: &Arc<Shared>, instance: &Arc<Instance>, id: u64, messag
 }
 
 /// The headers that repeat what the body says. Source: 2026-07-28, Streamable HTTP.
-fn modern_headers(mut post: RequestBuilder, message: &Message, is_opening: bool) -> RequestBuilder {
+fn modern_headers(
+    mut post: RequestBuilder,
+    instance: &Instance,
+    message: &Message,
+    is_opening: bool,
+) -> RequestBuilder {
     if is_opening {
         post = post.header(VERSION, Version::V2026_07_28.as_str());
     }
     post = post.header(METHOD, &*message.method);
-    if let Some(param) = headers::name_param(&message.method)
-        && let Ok(text) = std::str::from_utf8(&message.text)
-        && let Some(name) =
-            splice::get(text, &["params", param]).and_then(|name| serde_json::from_str::<String>(name).ok())
+    let text = std::str::from_utf8(&message.text).unwrap_or_default();
+    let Some(param) = headers::name_param(&message.method) else { return post };
+    let name = splice::get(text, &["params", param]).and_then(|name| serde_json::from_str::<String>(name).ok());
+    let Some(name) = name else { return post };
+    post = post.header(NAME, &*headers::encode(&name));
+    let slot = instance.slot.upgrade().filter(|_| &*message.method == TOOLS_CALL);
+    let wanted = slot.and_then(|slot| slot.upstream.learned.headers_of(&name));
+    if let Some(wanted) = wanted
+        && let Some(arguments) = splice::get(text, &["params", "arguments"])
+        && let Ok(arguments) = serde_json::from_str(arguments)
     {
-        post = post.header(NAME, &*headers::encode(&name));
+        for (header, value) in wanted.values(&arguments) {
+            post = post.header(header, value);
+        }
     }
     post
 }

@@ -16,9 +16,9 @@ use tokio::task::AbortHandle;
 
 use super::sending::{Message, Sending};
 use super::slot::Slot;
-use super::stats::Stats;
 use crate::clock;
 use crate::mcp::call::Call;
+use crate::metrics::UpstreamMetrics;
 use crate::protocol::Time;
 use crate::protocol::jsonrpc::{self, Incoming, Object, splice};
 use crate::protocol::mcp::version::Version;
@@ -32,7 +32,7 @@ pub(in crate::mcp) struct Instance {
     pub(super) slot: Weak<Slot>,
     /// The upstream's name.
     pub(super) name: Arc<str>,
-    pub(super) stats: Arc<Stats>,
+    pub(super) stats: Arc<UpstreamMetrics>,
     pub(super) sending: Sending,
     /// Cuts what an HTTP request of ours has open, where the carrier has such.
     cut: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
@@ -61,8 +61,9 @@ pub(super) struct Pending {
 
 /// A question of the upstream that waits for a client.
 pub(super) struct Asked {
-    /// The request of ours in whose course it was asked.
+    /// The request of ours on whose stream it was asked, where that is known.
     pub(super) cause: Option<u64>,
+    pub(super) id: Box<RawValue>,
     pub(super) task: AbortHandle,
 }
 
@@ -353,10 +354,14 @@ impl Instance {
             if state.pending.remove(&id).is_none() {
                 return;
             }
-            state.asked.extract_if(|_, asked| asked.cause == Some(id)).map(|(_, asked)| asked).collect()
+            // Where it is not known who caused a question, the last call takes all of them along.
+            let is_last = state.pending.values().all(|pending| pending.call.is_none());
+            let is_its = |asked: &Asked| asked.cause.map_or(is_last, |cause| cause == id);
+            state.asked.extract_if(|_, asked| is_its(asked)).map(|(_, asked)| asked).collect()
         };
         for asked in asked {
             asked.task.abort();
+            self.refuse(&asked.id, jsonrpc::INTERNAL_ERROR, "the call that asked was cancelled");
         }
         // What was never sent needs no taking back; and nobody may take `initialize` back.
         if self.sending.withdraw(id) || method == INITIALIZE {

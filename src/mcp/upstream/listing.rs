@@ -56,6 +56,9 @@ pub(in crate::mcp) async fn whole_list(
             .ok()?;
         let text = ticket.answer().await.ok()?;
         let text = String::from_utf8_lossy(&text);
+        if shelf == Shelf::Tools {
+            upstream.learned.note_tools(&text);
+        }
         let text = match (client.era == Era::Modern, is_modern) {
             (false, true) => relay::answer_for_legacy(&text, method),
             _ => text.into_owned(),

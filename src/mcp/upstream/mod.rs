@@ -12,11 +12,11 @@ mod handshake;
 mod hearing;
 mod http;
 mod instance;
+mod learned;
 mod listing;
 mod options;
 mod sending;
 mod slot;
-mod stats;
 mod stdio;
 
 use std::collections::BTreeMap;
@@ -26,17 +26,18 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub use crate::metrics::Latency;
 pub(super) use attachment::Attachment;
 pub(super) use instance::{Event, Hello, Instance, Lost, Ticket};
+use learned::Learned;
 pub(super) use listing::whole_list;
 pub use options::{Command, ENV_DEFAULT, Endpoint, Reach, Sharing, SpokenEra, UpstreamOptions};
 use slot::{Carrier, Key, Standing, own_introduction};
 pub(super) use slot::{NotUp, Slot};
-pub use stats::Latency;
-use stats::Stats;
 
 use super::relay::Parked;
 use super::session::Session;
+use crate::metrics::{METRICS, UpstreamMetrics};
 use crate::protocol::mcp::client::{Client, Era};
 use crate::protocol::mcp::relay::Introduction;
 use crate::protocol::mcp::version::Version;
@@ -45,7 +46,8 @@ use crate::protocol::mcp::version::Version;
 pub(super) struct Upstream {
     pub(super) name: Arc<str>,
     pub(super) options: UpstreamOptions,
-    stats: Arc<Stats>,
+    stats: Arc<UpstreamMetrics>,
+    pub(super) learned: Learned,
     slots: Mutex<Slots>,
     /// Calls that wait for stateless clients.
     pub(super) parked: Parked,
@@ -120,10 +122,12 @@ impl Drop for Lease {
 
 impl Upstream {
     pub(super) fn new(name: &str, options: UpstreamOptions) -> Arc<Self> {
+        let name = name.into();
         Arc::new(Upstream {
-            name: name.into(),
             options,
-            stats: Arc::default(),
+            stats: METRICS.upstream(&name),
+            learned: Learned::default(),
+            name,
             slots: Mutex::default(),
             parked: Parked::default(),
         })
@@ -235,11 +239,17 @@ impl Upstream {
         self.slots.lock().by_key.remove(&key);
     }
 
+    /// Whether its tools may want arguments as headers, and which is not known.
+    pub(super) fn wants_headers(&self, instance: &Instance) -> bool {
+        let is_http = matches!(self.options.reach, Reach::Http(_));
+        is_http && instance.hello().is_some_and(Hello::is_modern) && !self.learned.knows_headers()
+    }
+
     /// What carries messages of a new connection.
     fn carrier(&self, instance: &Arc<Instance>) -> Result<Carrier, String> {
         let bytes_max = self.options.message_bytes_max;
         Ok(match &self.options.reach {
-            Reach::Stdio(command) => Carrier::Stdio(stdio::Program::start(command, bytes_max)?),
+            Reach::Stdio(command) => Carrier::Stdio(Box::new(stdio::Program::start(command, bytes_max)?)),
             Reach::Http(endpoint) => Carrier::Http(Box::new(http::Endpoint::open(endpoint, bytes_max, instance)?)),
         })
     }

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -79,6 +79,7 @@ pub(in crate::mcp) struct Slot {
     /// Whether a stateless call has it, of [`Key::Lent`].
     pub(super) is_lent: Mutex<bool>,
     last_used: Mutex<Time>,
+    failed_starts: AtomicU64,
     /// Whether a list was given without it.
     pub(super) is_missed: AtomicBool,
 }
@@ -116,6 +117,7 @@ impl Slot {
             has_ended: watch::Sender::new(false),
             is_lent: Mutex::new(false),
             last_used: Mutex::new(clock::now()),
+            failed_starts: AtomicU64::new(0),
             is_missed: AtomicBool::new(false),
         });
         // Ends with `close`, which `ended` waits for.
@@ -162,18 +164,18 @@ impl Slot {
         self.want();
         let name = &self.upstream.name;
         let mut standing = self.standing.subscribe();
-        let mut has_started = matches!(*standing.borrow(), Standing::Starting);
+        let failed_before = self.failed_starts.load(Ordering::SeqCst);
         let waiting = async {
             loop {
                 match &*standing.borrow_and_update() {
                     Standing::Up(instance) if instance.is_up() => return Ok(Arc::clone(instance)),
-                    Standing::Up(_) => {}
-                    Standing::Starting => has_started = true,
+                    Standing::Up(_) | Standing::Starting => {}
                     Standing::Closed => return Err(NotUp(format!("the MCP server {name:?} is stopped"))),
                     Standing::Down { why, until } => {
                         let pause_ms = until.since(clock::now());
                         let why = why.as_deref().unwrap_or("it has not been started");
-                        if has_started || pause_ms > WAITED_PAUSE_MS {
+                        let has_failed_since = self.failed_starts.load(Ordering::SeqCst) > failed_before;
+                        if has_failed_since || pause_ms > WAITED_PAUSE_MS {
                             return Err(NotUp(format!("the MCP server {name:?} can't be reached: {why}")));
                         }
                     }
@@ -493,6 +495,9 @@ async fn keep(slot: Arc<Slot>) {
             }
             End::Broken(why) => why,
         };
+        if !has_been_up {
+            slot.failed_starts.fetch_add(1, Ordering::SeqCst);
+        }
         slot.upstream.stats.broke(&why);
         tracing::warn!(server = &*slot.upstream.name, why, "an MCP server ended, or could not be started");
         let lived_ms = if has_been_up { clock::now().since(began) } else { 0 };
@@ -535,7 +540,7 @@ async fn live(slot: &Arc<Slot>, was_up: bool) -> (End, bool) {
     };
     if let Err(why) = shaken {
         instance.end(&why);
-        carrier.stop().await;
+        carrier.stop(false).await;
         return (End::Broken(why), false);
     }
     slot.upstream.stats.started.inc();
@@ -567,13 +572,13 @@ async fn live(slot: &Arc<Slot>, was_up: bool) -> (End, bool) {
         End::Broken(why) => why,
     };
     instance.end(why);
-    carrier.stop().await;
+    carrier.stop(!matches!(end, End::Broken(_))).await;
     (end, true)
 }
 
 /// What carries messages to an upstream and back.
 pub(super) enum Carrier {
-    Stdio(stdio::Program),
+    Stdio(Box<stdio::Program>),
     Http(Box<http::Endpoint>),
 }
 
@@ -586,10 +591,10 @@ impl Carrier {
         }
     }
 
-    /// Ends it in order.
-    async fn stop(&mut self) {
+    /// Ends it: in order, where it still listens.
+    async fn stop(&mut self, listens: bool) {
         match self {
-            Carrier::Stdio(program) => program.stop().await,
+            Carrier::Stdio(program) => program.stop(listens).await,
             Carrier::Http(endpoint) => endpoint.stop().await,
         }
     }

@@ -143,10 +143,10 @@ impl Program {
         }
     }
 
-    /// Closes its standard input, then asks it to end, then kills it with its group.
-    pub(super) async fn stop(&mut self) {
+    /// Closes its standard input, then asks it to end, then kills it with its group: at once, where it listens to nothing.
+    pub(super) async fn stop(&mut self, listens: bool) {
         self.input = None;
-        if tokio::time::timeout(END_PATIENCE, self.child.wait()).await.is_err() {
+        if listens && tokio::time::timeout(END_PATIENCE, self.child.wait()).await.is_err() {
             self.signal(Signal::TERM);
             let _ = tokio::time::timeout(END_PATIENCE, self.child.wait()).await;
         }

@@ -201,11 +201,11 @@ mod tests {
         let ask = asking.ask(CallNumber(1), PATIENCE, 8, Time(0)).expect("room");
         assert_eq!(asking.due(ask), Some(Time(100)));
 
-        assert!(asking.progress(&id("1"), Time(90)));
+        assert!(asking.progress(&id("1"), Time(90)).is_some());
         assert_eq!(asking.due(ask), Some(Time(190)));
-        assert!(asking.progress(&id("1"), Time(180)));
+        assert!(asking.progress(&id("1"), Time(180)).is_some());
         assert_eq!(asking.due(ask), Some(Time(250)), "the total stands");
-        assert!(!asking.progress(&id("2"), Time(180)));
+        assert!(asking.progress(&id("2"), Time(180)).is_none());
 
         assert_eq!(asking.expire(ask, Time(249)), None);
         let told = asking.expire(ask, Time(250)).expect("due");

@@ -212,6 +212,17 @@ impl ParamHeaders {
         self.params.values().map(|param| (param.header.as_str(), param.path.as_slice()))
     }
 
+    /// What the headers say for these arguments, an object: those that are there, each with its header's name.
+    pub fn values(&self, arguments: &Value) -> Vec<(String, String)> {
+        let value_of = |path: &[String]| path.iter().try_fold(arguments, |place, key| place.get(key));
+        let said = |value: &Value| match value {
+            Value::String(text) => Some(encode(text).into_owned()),
+            Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+            _ => None,
+        };
+        self.iter().filter_map(|(header, path)| Some((header.to_owned(), said(value_of(path)?)?))).collect()
+    }
+
     fn add(&mut self, path: Vec<String>, annotation: &Value, kind: Option<&Value>) -> Result<(), BadAnnotation> {
         let property = path.join(".");
         let Some(name) = annotation.as_str().filter(|name| is_token(name)) else {

@@ -12,6 +12,7 @@
 //! Source: MCP 2025-11-25 and 2026-07-28; no specification says how the two are joined.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -147,11 +148,16 @@ pub fn with_answers(text: &str, responses: &RawValue, state: Option<&str>) -> St
     }
 }
 
-/// A question that came in an answer, an object with its method and params, as a request; the id is to be exchanged.
-pub fn question_of(embedded: &RawValue) -> String {
-    let text = if embedded.get().starts_with('{') { embedded.get() } else { "{}" };
-    let text = edit(text, &["jsonrpc"], "\"2.0\"");
-    edit(&text, &["id"], "0")
+/// A question that came in an answer, by its method and params, as a request; the id is to be exchanged. What else is with it
+/// belongs to the answer: SDKs refuse requests with further members.
+pub fn question_of(embedded: &jsonrpc::Object<'_>) -> String {
+    let mut text = r#"{"jsonrpc":"2.0","id":0}"#.to_owned();
+    for key in ["method", "params"] {
+        if let Some(value) = embedded.raw(key) {
+            text = edit(&text, &[key], value.get());
+        }
+    }
+    text
 }
 
 /// A question that came as a request, as it stands in an answer.
@@ -161,6 +167,19 @@ pub fn embedded(question: &jsonrpc::Object<'_>) -> Box<RawValue> {
         text = edit(&text, &[key], value.get());
     }
     RawValue::from_string(text).expect("an object with fields added is one")
+}
+
+/// An answer to `tasks/list` with these tasks alone.
+///
+/// # Panics
+/// If `text` is no JSON object.
+pub fn with_tasks(text: &str, ids: &BTreeSet<String>) -> String {
+    let Some(tasks) = splice::get(text, &["result", "tasks"]) else { return text.to_owned() };
+    let Ok(each) = serde_json::from_str::<Vec<&RawValue>>(tasks) else { return text.to_owned() };
+    let id_of = |task: &RawValue| serde_json::from_str::<String>(splice::get(task.get(), &["taskId"])?).ok();
+    let kept: Vec<_> =
+        each.iter().filter(|task| id_of(task).is_some_and(|id| ids.contains(&id))).map(|task| task.get()).collect();
+    edit(text, &["result", "tasks"], &format!("[{}]", kept.join(",")))
 }
 
 /// The response to `initialize` with another revision.

@@ -2,6 +2,7 @@
 
 mod calls;
 mod elixir;
+mod gateway;
 mod http;
 mod lab;
 mod many_calls;

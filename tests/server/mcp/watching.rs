@@ -11,7 +11,7 @@ fn countdown(seconds: u64, interval_ms: u64) -> Value {
 }
 
 /// A watcher's events: those of the join reply, then those that came.
-fn watched(peer: &mut Peer, topic: &str, reply: &Value) -> Vec<Value> {
+pub fn watched(peer: &mut Peer, topic: &str, reply: &Value) -> Vec<Value> {
     let mut events = reply["events"].as_array().expect("events").clone();
     let ended = |event: &Value| event["type"] == "tool_completed" || event["type"] == "tool_failed";
     if !events.iter().any(ended) {

@@ -1,6 +1,13 @@
 //! What the server counts.
 
+mod upstream;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+pub use upstream::{Latency, UpstreamMetrics};
 
 /// A counter that only grows.
 #[derive(Debug, Default)]
@@ -35,6 +42,24 @@ pub struct Metrics {
     pub channel_crashes: Counter,
     /// Connections refused because a limit on connections was reached.
     pub refused_connections: Counter,
+    upstreams: Mutex<Vec<(Arc<str>, Weak<UpstreamMetrics>)>>,
+}
+
+impl Metrics {
+    /// The counts of an MCP server behind this one, from zero; they are listed as long as someone has them.
+    pub fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamMetrics> {
+        let counts = Arc::default();
+        let mut upstreams = self.upstreams.lock();
+        upstreams.retain(|(_, counts)| counts.strong_count() > 0);
+        upstreams.push((Arc::clone(name), Arc::downgrade(&counts)));
+        counts
+    }
+
+    /// The counts of all of them, with their names.
+    pub fn upstreams(&self) -> Vec<(Arc<str>, Arc<UpstreamMetrics>)> {
+        let upstreams = self.upstreams.lock();
+        upstreams.iter().filter_map(|(name, counts)| Some((Arc::clone(name), counts.upgrade()?))).collect()
+    }
 }
 
 /// The one set of counters. A process has one of each, so this is a static as a metrics registry is.
@@ -44,4 +69,5 @@ pub static METRICS: Metrics = Metrics {
     overloaded_broadcasts: Counter::new(),
     channel_crashes: Counter::new(),
     refused_connections: Counter::new(),
+    upstreams: Mutex::new(Vec::new()),
 };

@@ -1,38 +1,39 @@
-//! What is counted of an upstream.
+//! What is counted of an MCP server behind this one.
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::metrics::Counter;
+use super::Counter;
 
 /// The longest latency that is told apart, in milliseconds: an hour.
 const LATENCY_MS_MAX: u64 = 3_600_000;
 
 /// The counts of one upstream, over all its connections.
-pub(super) struct Stats {
+#[derive(Debug)]
+pub struct UpstreamMetrics {
     /// Connections that shook hands.
-    pub(super) started: Counter,
+    pub started: Counter,
     /// Of those, the ones that ended otherwise than by our wish; and tries to start that failed.
-    pub(super) broken: Counter,
+    pub broken: Counter,
     /// Requests that got no answer.
-    pub(super) failed: Counter,
+    pub failed: Counter,
     /// Answers to nothing that was asked, or no longer.
-    pub(super) late: Counter,
+    pub late: Counter,
     /// Lines that were no messages.
-    pub(super) garbage: Counter,
+    pub garbage: Counter,
     /// Messages above the bound.
-    pub(super) too_long: Counter,
+    pub too_long: Counter,
     /// Messages that were for a client which can't be known.
-    pub(super) unattributed: Counter,
+    pub unattributed: Counter,
     latency_ms: Mutex<Histogram<u32>>,
     last_fault: Mutex<Option<String>>,
 }
 
-impl Default for Stats {
+impl Default for UpstreamMetrics {
     fn default() -> Self {
         let latency = Histogram::new_with_bounds(1, LATENCY_MS_MAX, 2).expect("the bounds are in order");
-        Stats {
+        UpstreamMetrics {
             started: Counter::default(),
             broken: Counter::default(),
             failed: Counter::default(),
@@ -59,23 +60,25 @@ pub struct Latency {
     pub max_ms: u64,
 }
 
-impl Stats {
+impl UpstreamMetrics {
     /// Notes an answer after so long.
-    pub(super) fn answered(&self, after_ms: u64) {
+    pub fn answered(&self, after_ms: u64) {
         self.latency_ms.lock().saturating_record(after_ms);
     }
 
     /// Notes why a connection ended, or was not made.
-    pub(super) fn broke(&self, why: &str) {
+    pub fn broke(&self, why: &str) {
         self.broken.inc();
         *self.last_fault.lock() = Some(why.to_owned());
     }
 
-    pub(super) fn last_fault(&self) -> Option<String> {
+    /// Why a connection broke last.
+    pub fn last_fault(&self) -> Option<String> {
         self.last_fault.lock().clone()
     }
 
-    pub(super) fn latency(&self) -> Latency {
+    /// How long answers took.
+    pub fn latency(&self) -> Latency {
         let latency = self.latency_ms.lock();
         Latency {
             answers: latency.len(),
