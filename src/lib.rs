@@ -74,11 +74,14 @@ pub mod testing;
 #[cfg(feature = "server")]
 mod presence;
 
-// ground: the node's PubSub and where output goes
+// ground: the node's PubSub, where output goes, what survives a crash
 #[cfg(feature = "server")]
 mod outbox;
 #[cfg(feature = "server")]
 mod pubsub;
+#[cfg(feature = "server")]
+#[allow(dead_code, reason = "what keeps something in it comes with the next changes")]
+mod store;
 
 // base: time, randomness, counting
 #[cfg(feature = "server")]
