@@ -51,8 +51,9 @@ fn tool_body(call: &Call, tool: &Registered, output: &ToolOutput, worked_ms: u64
     });
     // Revisions before 2026-07-28 take objects only.
     let takes = |value: &serde_json::Value| value.is_object() || call.client.era == Era::Modern;
+    let for_elixir = (call.client.era == Era::Elixir).then(|| output.content_for_elixir()).flatten();
     jsonrpc::raw(&CallResult {
-        content: &output.content,
+        content: for_elixir.as_ref().map_or(&*output.content, std::slice::from_ref),
         structured_content: output.structured.as_ref().filter(|value| takes(value)),
         is_error: output.is_error,
         metadata,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::mcp::CallError;
 use crate::protocol::mcp::content::Content;
 
-/// What a call brought. Texts, content and lists of content turn into it.
+/// What a call brought. Texts, content and lists of content turn into it, and JSON values by [`Content::of_value`].
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ToolOutput {
@@ -30,7 +30,8 @@ impl ToolOutput {
         ToolOutput { is_error: true, ..content.into() }
     }
 
-    /// A value, and its JSON text for clients that read no structured output.
+    /// A value, and its JSON text for clients that read no structured output; for those of the Elixir deployment it is content
+    /// by [`Content::of_value`].
     ///
     /// # Errors
     /// [`CallError::Failed`] if the value has no JSON form.
@@ -38,6 +39,16 @@ impl ToolOutput {
         let value = serde_json::to_value(value).map_err(|error| CallError::Failed(error.to_string()))?;
         let content = vec![Content::text(value.to_string())];
         Ok(ToolOutput { content, structured: Some(value), ..ToolOutput::default() })
+    }
+}
+
+impl ToolOutput {
+    /// What a client of the Elixir deployment gets in the place of the content, where that is no more than the JSON text of the
+    /// structured value.
+    pub(crate) fn content_for_elixir(&self) -> Option<Content> {
+        let value = self.structured.as_ref()?;
+        let is_its_text = self.content == [Content::text(value.to_string())];
+        is_its_text.then(|| Content::of_value(value))
     }
 }
 
@@ -56,6 +67,12 @@ impl From<String> for ToolOutput {
 impl From<&str> for ToolOutput {
     fn from(text: &str) -> Self {
         Content::text(text).into()
+    }
+}
+
+impl From<Value> for ToolOutput {
+    fn from(value: Value) -> Self {
+        Content::of_value(&value).into()
     }
 }
 

@@ -42,6 +42,23 @@ impl Content {
         Content::of(Block::Text { text, mime_type: Some("application/json".into()) })
     }
 
+    /// A value by the content rule of the Elixir deployment: a string is plain text; `{"output": …, "format": "json"}` is the
+    /// output as pretty JSON, said so by its MIME type; `{"output": "…", "format": "markdown"}` is Markdown; `{"output": "…"}`
+    /// is plain text; another map or a list is pretty JSON; what else there is is its JSON as plain text.
+    pub fn of_value(value: &Value) -> Self {
+        let format = value.get("format").and_then(Value::as_str);
+        match (value, value.get("output"), format) {
+            (Value::String(text), _, _) => Content::text(text.as_str()),
+            (Value::Object(_), Some(output), Some("json")) => Content::json(output),
+            (Value::Object(_), Some(Value::String(output)), Some("markdown")) => {
+                Content::text(output.as_str()).mime_type("text/markdown")
+            }
+            (Value::Object(_), Some(Value::String(output)), _) => Content::text(output.as_str()),
+            (Value::Object(_) | Value::Array(_), _, _) => Content::json(value),
+            (other, _, _) => Content::text(other.to_string()),
+        }
+    }
+
     /// An image, such as `image/png`.
     pub fn image(bytes: impl AsRef<[u8]>, mime_type: impl Into<Cow<'static, str>>) -> Self {
         Content::of(Block::Image { data: STANDARD.encode(bytes), mime_type: mime_type.into() })
@@ -451,6 +468,32 @@ mod tests {
             Content::json(&json!({"a": 1})),
             json!({"type": "text", "text": "{\n  \"a\": 1\n}", "mimeType": "application/json"}),
         );
+    }
+
+    #[test]
+    fn a_value_becomes_content_by_the_rule_of_the_deployment() {
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let typed = |text: &str, mime: &str| json!({"type": "text", "text": text, "mimeType": mime});
+        let cases = [
+            (json!("plain"), text("plain")),
+            (json!({"output": {"a": 1}, "format": "json"}), typed("{\n  \"a\": 1\n}", "application/json")),
+            (json!({"output": "a", "format": "json"}), typed("\"a\"", "application/json")),
+            (json!({"output": "# a", "format": "markdown"}), typed("# a", "text/markdown")),
+            (json!({"output": "a", "format": "text"}), text("a")),
+            (json!({"output": "a", "more": 1}), text("a")),
+            (
+                json!({"output": [1], "format": "markdown"}),
+                typed("{\n  \"format\": \"markdown\",\n  \"output\": [\n    1\n  ]\n}", "application/json"),
+            ),
+            (json!({"a": 1}), typed("{\n  \"a\": 1\n}", "application/json")),
+            (json!([]), typed("[]", "application/json")),
+            (json!(1.5), text("1.5")),
+            (json!(null), text("null")),
+        ];
+
+        for (value, expected) in cases {
+            check(Content::of_value(&value), expected);
+        }
     }
 
     #[test]

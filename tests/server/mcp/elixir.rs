@@ -312,3 +312,56 @@ fn a_session_hears_that_the_tools_are_others() {
     let listed = peer.request(json!(1), "tools/list", json!({}))["result"]["tools"].clone();
     assert_eq!(listed.as_array().map(Vec::len), Some(4));
 }
+
+#[test]
+fn what_a_tool_gives_becomes_content_by_the_rule_of_the_deployment() {
+    #[derive(serde::Serialize, JsonSchema)]
+    struct Page {
+        output: String,
+        format: String,
+    }
+
+    let value = |name: &str, value: Value| {
+        Tool::untyped(name, json!({"type": "object"}), move |_, _| {
+            let value = value.clone();
+            async move { Ok(value) }
+        })
+    };
+    let page = Tool::structured("page", |_: bennu::mcp::NoArguments, _: CallContext| async {
+        Ok(Page { output: "# Hi".to_owned(), format: "markdown".to_owned() })
+    });
+    let server = McpServer::builder("deployment").tools([
+        value("string", json!("plain")),
+        value("json", json!({"output": {"a": 1}, "format": "json"})),
+        value("markdown", json!({"output": "# Hi", "format": "markdown"})),
+        value("output", json!({"output": "plain"})),
+        value("map", json!({"a": 1})),
+        value("list", json!([1])),
+        page,
+    ]);
+    let server = TestServer::serving([server.build().expect("a server")]);
+    let mut peer = joined(&server);
+
+    let pretty = "{\n  \"a\": 1\n}";
+    for (name, text, mime) in [
+        ("string", "plain", None),
+        ("json", pretty, Some("application/json")),
+        ("markdown", "# Hi", Some("text/markdown")),
+        ("output", "plain", None),
+        ("map", pretty, Some("application/json")),
+        ("list", "[\n  1\n]", Some("application/json")),
+        ("page", "# Hi", Some("text/markdown")),
+    ] {
+        let response = peer.request(json!(name), "tools/call", json!({"name": name, "arguments": {}}));
+        let mut content = json!({"type": "text", "text": text});
+        if let Some(mime) = mime {
+            content["mimeType"] = json!(mime);
+        }
+        assert_eq!(response["result"]["content"], json!([content]), "{name}");
+    }
+    peer.initialized("mcp:server:deployment", "2025-11-25", &json!({}));
+    let params = json!({"name": "page", "arguments": {}});
+    let response = peer.ask("mcp:server:deployment", 1, "tools/call", params);
+    let text = r##"{"format":"markdown","output":"# Hi"}"##;
+    assert_eq!(response["result"]["content"], json!([{"type": "text", "text": text}]), "others get the value's JSON");
+}
