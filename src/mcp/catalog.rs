@@ -14,6 +14,8 @@ use crate::protocol::jsonrpc;
 use crate::protocol::mcp::cursor;
 
 /// Everything of a server. A change makes a new one, so that a list that is being made sees one moment.
+///
+/// Resources and templates are numbered together, since a template may list resources of its own among the others.
 #[derive(Clone, Default)]
 pub(crate) struct Catalog {
     pub(crate) tools: Shelf<Registered>,
@@ -83,6 +85,16 @@ impl<T> Shelf<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.in_order.values()
+    }
+
+    /// The items with their numbers.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u64, &Arc<T>)> {
+        self.in_order.iter().map(|(number, item)| (*number, item))
+    }
+
+    /// Numbers what is added from now on behind all that the other shelf has had.
+    pub(crate) fn follow<U>(&mut self, other: &Shelf<U>) {
+        self.last = self.last.max(other.last);
     }
 
     /// The items after a cursor, `size` at most, and the cursor of the next page if there is one. Items that come

@@ -27,6 +27,7 @@ mod elixir;
 mod error;
 mod hex;
 mod input;
+mod listing;
 mod outgoing;
 mod prompts;
 mod relay;

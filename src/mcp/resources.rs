@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::completion::{Completer, CompletionRequest};
 use super::tools::typed_read;
 use super::{CallContext, CallError};
-use crate::protocol::mcp::content::{Annotations, Icon, ResourceContents};
+use crate::protocol::mcp::content::{Annotations, Icon, ResourceContents, ResourceLink};
 use crate::protocol::mcp::uri_template::UriTemplate;
 
 /// What reading gave, before it knows its URI. Texts, bytes and whole contents turn into it.
@@ -170,8 +170,11 @@ pub struct ResourceTemplate {
     template: Result<UriTemplate, String>,
     facts: Facts,
     read: Arc<dyn Fn(BTreeMap<String, String>, CallContext) -> Reading + Send + Sync>,
+    list: Option<Arc<dyn Fn(CallContext) -> Listing + Send + Sync>>,
     completers: BTreeMap<String, Completer>,
 }
+
+type Listing = BoxFuture<'static, Result<Vec<ResourceLink>, CallError>>;
 
 impl ResourceTemplate {
     /// A template whose resources `read` gives. `V` is read from the variables, which are texts: numbers and truth values
@@ -195,7 +198,34 @@ impl ResourceTemplate {
             uri_template,
             facts: Facts { name: name.into(), ..Facts::default() },
             read: Arc::new(read),
+            list: None,
             completers: BTreeMap::new(),
+        }
+    }
+
+    /// Lists the resources that there are by this template, for whoever asks: `resources/list` has them in the place that the
+    /// template has among the server's resources. They are looked up for each page, so `list` keeps their order from one to
+    /// the next. The server is to be told of changes by
+    /// [`McpServer::resources_changed`](super::McpServer::resources_changed).
+    pub fn list<F, Fut>(mut self, list: F) -> Self
+    where
+        F: Fn(CallContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<ResourceLink>, CallError>> + Send + 'static,
+    {
+        self.list = Some(Arc::new(move |context| list(context).boxed()));
+        self
+    }
+
+    /// Whether it lists resources.
+    pub(crate) fn is_listing(&self) -> bool {
+        self.list.is_some()
+    }
+
+    /// Its resources, where it lists any.
+    pub(crate) fn resources(&self, context: CallContext) -> Listing {
+        match &self.list {
+            Some(list) => list(context),
+            None => std::future::ready(Ok(Vec::new())).boxed(),
         }
     }
 

@@ -13,6 +13,7 @@ use super::call::{Call, Input, Output, Stage, Subject, Work};
 use super::catalog::{Catalog, Shelf};
 use super::completion::CompletionRequest;
 use super::input::Answers;
+use super::listing::{self, Place};
 use super::outgoing::{Kind, Outgoing};
 use super::request_state::request_digest;
 use super::resources::ResourceTemplate;
@@ -99,7 +100,7 @@ impl Session {
         match call.method.as_str() {
             TOOLS_CALL => self.call_tool(catalog, call, route),
             TOOLS_LIST => self.list_tools(&call),
-            RESOURCES_LIST => self.list(&call, "resources", |catalog| &catalog.resources),
+            RESOURCES_LIST => self.list_resources(&call, route),
             RESOURCE_TEMPLATES_LIST => self.list(&call, "resourceTemplates", |catalog| &catalog.templates),
             RESOURCES_READ => self.read_resource(catalog, call, route),
             PROMPTS_LIST => self.list(&call, "prompts", |catalog| &catalog.prompts),
@@ -204,6 +205,43 @@ impl Session {
     ) -> Result<Served, Fault> {
         let catalog = self.server.catalog();
         self.page(call, key, shelf(&catalog), |item| item.listed.clone())
+    }
+
+    /// The list of resources, at once where all of them are known, or else when they have been looked up.
+    fn list_resources(self: &Arc<Self>, call: &peer::Call<'_>, route: &Arc<Outgoing>) -> Result<Served, Fault> {
+        let catalog = self.server.catalog();
+        if !catalog.templates.iter().any(|template| template.item.is_listing()) {
+            return self.page(call, "resources", &catalog.resources, |item| item.listed.clone());
+        }
+        let after = match call.params.raw("cursor").map(RawValue::get) {
+            // As in `page`.
+            _ if call.client.era == Era::Elixir => None,
+            None | Some("null") => None,
+            Some(_) => {
+                let cursor = call.params.string("cursor").and_then(|cursor| Place::read(&cursor));
+                Some(cursor.ok_or_else(|| invalid("cursor: expected one that this list gave, came another"))?)
+            }
+        };
+        let server = Arc::clone(&self.server);
+        let era = call.client.era;
+        let size = if era == Era::Elixir { usize::MAX } else { server.page_items.get() };
+        let served = self.begin(call, route, Subject::Other, None)?;
+        served.start(move |context| {
+            async move {
+                let page = listing::page(&catalog, context, after.as_ref(), size).await?;
+                let mut body = BTreeMap::from([("resources", jsonrpc::raw(&page.items))]);
+                if let Some(next) = page.next {
+                    body.insert("nextCursor", jsonrpc::raw(&next));
+                }
+                let body = jsonrpc::raw(&body);
+                Ok(Output::Body(match era {
+                    Era::Modern => respond::modern(&server, "complete", &respond::caching(&server), &body),
+                    Era::Legacy | Era::Elixir => body,
+                }))
+            }
+            .boxed()
+        });
+        Ok(Served::Later)
     }
 
     fn page<T>(

@@ -289,6 +289,7 @@ impl Catalog {
             }
             Item::Resource(resource) => {
                 let (uri, listed) = (resource.uri.clone(), resource.listed());
+                self.resources.follow(&self.templates);
                 let is_new = self.resources.add(&uri, Listed::new(resource, &listed));
                 if is_new { Ok(()) } else { duplicate("resources", &uri) }
             }
@@ -297,6 +298,7 @@ impl Catalog {
                 if let Some(why) = template.fault() {
                     return Err(McpServerError::Template { uri_template, why: why.to_owned() });
                 }
+                self.templates.follow(&self.resources);
                 let is_new = self.templates.add(&uri_template, Listed::new(template, &listed));
                 if is_new { Ok(()) } else { duplicate("resource templates", &uri_template) }
             }

@@ -214,6 +214,11 @@ impl ResourceLink {
         }
     }
 
+    /// Where it is.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
     /// Sets the name for people.
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.title = Some(title.into());
@@ -263,6 +268,15 @@ impl ResourceLink {
             map.serialize_entry("icons", &self.icons)?;
         }
         Ok(())
+    }
+}
+
+/// As a list of resources has it.
+impl Serialize for ResourceLink {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.serialize_fields(&mut map)?;
+        map.end()
     }
 }
 
