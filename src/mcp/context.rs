@@ -56,6 +56,14 @@ impl CallContext {
         &self.call.session.user
     }
 
+    /// The id of the session that calls: on a channel that of the join's reply; over HTTP the server's own name for the
+    /// session, since that of the header is its client's secret. None for a request over HTTP that belongs to no session, as
+    /// those of the stateless revision, and after the session's end.
+    pub fn session_id(&self) -> Option<&str> {
+        let session = &self.call.session;
+        session.mcp.sessions.find(session.id()).map(|_| session.id())
+    }
+
     /// What is known of the client: its revision, its capabilities, its name.
     pub fn client(&self) -> &Client {
         &self.call.client

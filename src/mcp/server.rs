@@ -139,8 +139,11 @@ pub(crate) enum Change<'a> {
     Tools,
     Resources,
     Prompts,
-    /// The resource at this URI has another content.
-    Resource(&'a str),
+    /// The resource at this URI has another content, for this user or for everyone.
+    Resource {
+        uri: &'a str,
+        user: Option<&'a Identity>,
+    },
     /// How a task stands: its id, whose it is, and the params of the notification.
     Task {
         id: &'a str,
@@ -422,7 +425,13 @@ impl McpServer {
 
     /// Tells those who subscribed to a resource that it has another content.
     pub fn resource_updated(&self, uri: &str) {
-        self.shared.tell(Change::Resource(uri));
+        self.shared.tell(Change::Resource { uri, user: None });
+    }
+
+    /// Tells those sessions of this user that subscribed to a resource that it has another content, where each user has one of
+    /// their own.
+    pub fn resource_updated_for(&self, user: &Identity, uri: &str) {
+        self.shared.tell(Change::Resource { uri, user: Some(user) });
     }
 
     fn add(&self, item: Item, change: Change<'_>) -> Result<(), McpServerError> {

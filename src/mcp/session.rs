@@ -462,7 +462,8 @@ impl Session {
             Change::Tools => (TOOLS_CHANGED, None),
             Change::Resources => (RESOURCES_CHANGED, None),
             Change::Prompts => (PROMPTS_CHANGED, None),
-            Change::Resource(uri) => (RESOURCE_UPDATED, Some(jsonrpc::raw(&Updated { uri }))),
+            Change::Resource { user: Some(user), .. } if *user != self.user => return,
+            Change::Resource { uri, .. } => (RESOURCE_UPDATED, Some(jsonrpc::raw(&Updated { uri }))),
             Change::Task { task, .. } => (TASKS_CHANGED, Some(task.to_owned())),
         };
         let wants_all = {
@@ -472,7 +473,7 @@ impl Session {
         let lively = self.lively.lock();
         let is_wanted = match change {
             Change::Tools | Change::Resources | Change::Prompts => wants_all,
-            Change::Resource(uri) => lively.subscriptions.contains(uri),
+            Change::Resource { uri, .. } => lively.subscriptions.contains(uri),
             Change::Task { .. } => false,
         };
         if is_wanted {
@@ -487,7 +488,7 @@ impl Session {
                 Change::Tools => listen.filter.tools,
                 Change::Resources => listen.filter.resources,
                 Change::Prompts => listen.filter.prompts,
-                Change::Resource(uri) => listen.filter.uris.iter().any(|wanted| wanted == uri),
+                Change::Resource { uri, .. } => listen.filter.uris.iter().any(|wanted| wanted == uri),
                 Change::Task { id, owner, .. } => {
                     *owner == self.user && listen.filter.tasks.iter().any(|wanted| wanted == id)
                 }
