@@ -80,7 +80,6 @@ mod outbox;
 #[cfg(feature = "server")]
 mod pubsub;
 #[cfg(feature = "server")]
-#[allow(dead_code, reason = "what keeps something in it comes with the next changes")]
 mod store;
 
 // base: time, randomness, counting

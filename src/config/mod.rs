@@ -33,10 +33,10 @@ pub use self::mcp_servers::{
     McpEra, McpHttpSettings, McpInstances, McpServerSettings, McpServerTransport, McpStart, McpStdioSettings,
 };
 use self::rules::Held;
-use self::settings::TABLE;
 #[cfg(test)]
 pub use self::settings::{AuthMethod, SECRET_BYTES_MIN, Secret};
 pub use self::settings::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
+use self::settings::{SECTIONS, TABLE};
 
 /// The environment variable that names the settings file.
 pub const FILE_VARIABLE: &str = "BENNU_CONFIG";
@@ -138,14 +138,14 @@ fn read_text(path: &Path, files: &dyn Files) -> Result<String, Problem> {
 
 /// Fills the structs from values that were all checked.
 fn gather(held: &Held<'_>, secret: Option<String>) -> Settings {
-    let mut document = toml::Table::new();
+    // A section is there even where none of its settings has a value.
+    let section = |(name, _): &(&str, &str)| ((*name).to_owned(), toml::Table::new().into());
+    let mut document: toml::Table = SECTIONS.iter().map(section).collect();
     let rows = TABLE.iter().filter(|setting| setting.key != "server.secret_key_base");
     let values = rows.filter_map(|setting| Some((setting.section(), setting.name(), held.value(setting)?)));
     let secret = secret.map(|secret| ("server", "secret_key_base", toml::Value::String(secret)));
     for (section, name, value) in values.chain(secret) {
-        let section = document.entry(section).or_insert_with(|| toml::Table::new().into());
-        let section = section.as_table_mut().expect("only tables were inserted");
-        section.insert(name.to_owned(), value);
+        document[section].as_table_mut().expect("only tables were inserted").insert(name.to_owned(), value);
     }
     Settings::deserialize(document).expect("the table's kinds give what its types take")
 }

@@ -164,6 +164,13 @@ settings! {
         /// Tool calls running at a time in one session; further ones are refused.
         tool_calls_per_session_max: usize = Is("16"), count("calls", 1, 10_000);
     }
+
+    /// What the server keeps: the projects and memories of its MCP users.
+    store: Store {
+        /// The file that it is kept in, made where there is none; one server at a time may have it.
+        /// Without it everything is kept in memory and ends with the process.
+        path: Option<PathBuf> = Unset, Kind::File;
+    }
 }
 
 /// Whether others than the developer can reach the server.

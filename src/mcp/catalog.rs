@@ -24,6 +24,15 @@ pub(crate) struct Catalog {
     pub(crate) prompts: Shelf<Listed<Prompt>>,
 }
 
+impl Catalog {
+    /// Whether a resource or a template is at URIs that begin so.
+    pub(crate) fn has_scheme(&self, scheme: &str) -> bool {
+        let has = |uri: &str| uri.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("://"));
+        self.resources.iter().any(|resource| has(&resource.item.uri))
+            || self.templates.iter().any(|template| has(&template.item.uri_template))
+    }
+}
+
 /// An item with what its list says of it.
 pub(crate) struct Listed<T> {
     pub(crate) item: T,

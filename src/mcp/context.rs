@@ -12,10 +12,12 @@ use super::auth::Identity;
 use super::call::{Call, Input};
 use super::error::InputRequired;
 use super::input::InputRequest;
+use super::server::ServerShared;
 use super::{CallError, CancelReason};
 use crate::protocol::jsonrpc;
 use crate::protocol::mcp::client::Client;
 use crate::protocol::mcp::elicitation::{Answer, Form, UrlRequest};
+use crate::protocol::mcp::event::RunSummary;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::progress::Progress;
 use crate::protocol::mcp::roots::{self, Root};
@@ -62,6 +64,16 @@ impl CallContext {
     pub fn session_id(&self) -> Option<&str> {
         let session = &self.call.session;
         session.mcp.sessions.find(session.id()).map(|_| session.id())
+    }
+
+    /// The runs of this user that are remembered, in the order in which they began; of many the newest.
+    pub(super) fn runs(&self) -> Vec<RunSummary> {
+        self.call.session.mcp.runs().list(|owner| owner == self.user()).0
+    }
+
+    /// The server that is called.
+    pub(super) fn server(&self) -> &ServerShared {
+        &self.call.session.server
     }
 
     /// What is known of the client: its revision, its capabilities, its name.

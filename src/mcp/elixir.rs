@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::call::{Call, Output};
+use super::catalog::Catalog;
 use super::input::InputRequest;
 use super::{CallContext, CallError};
 use crate::clock;
@@ -27,6 +28,26 @@ const WORD_BYTES_MAX: usize = 64;
 /// The result of reading what can't be read.
 pub(super) fn resource_failure(text: &str) -> Box<RawValue> {
     jsonrpc::raw(&serde_json::json!({"contents": [{"type": "text", "text": text}], "isError": true}))
+}
+
+/// The result of reading what is not there, in the words that the deployment has for each kind of URI.
+pub(super) fn resource_not_found(uri: &str, catalog: &Catalog) -> Box<RawValue> {
+    let invalid = || format!("Invalid resource URI: {uri}");
+    let text = match uri.split_once("://") {
+        None => invalid(),
+        Some(("workspace", path)) if path.starts_with("project/") => "Project not found".to_owned(),
+        Some(("tool", path)) => {
+            let (name, part) = path.split_once('/').unwrap_or((path, ""));
+            match catalog.tools.find(name) {
+                None => format!("Tool not found: {name}"),
+                Some(_) if part.is_empty() => invalid(),
+                Some(_) => format!("Unknown resource type: {part}"),
+            }
+        }
+        Some((kind, _)) if catalog.has_scheme(kind) => invalid(),
+        Some((kind, _)) => format!("Unknown resource type: {kind}"),
+    };
+    resource_failure(&text)
 }
 
 /// The result of a prompt that can't be filled in.

@@ -23,6 +23,7 @@ mod catalog;
 mod channel;
 mod completion;
 mod context;
+pub mod deployment;
 mod elixir;
 mod error;
 mod hex;

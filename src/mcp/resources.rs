@@ -171,6 +171,8 @@ pub struct ResourceTemplate {
     facts: Facts,
     read: Arc<dyn Fn(BTreeMap<String, String>, CallContext) -> Reading + Send + Sync>,
     list: Option<Arc<dyn Fn(CallContext) -> Listing + Send + Sync>>,
+    /// Whether what it lists changes with the tools.
+    pub(crate) follows_tools: bool,
     completers: BTreeMap<String, Completer>,
 }
 
@@ -199,6 +201,7 @@ impl ResourceTemplate {
             facts: Facts { name: name.into(), ..Facts::default() },
             read: Arc::new(read),
             list: None,
+            follows_tools: false,
             completers: BTreeMap::new(),
         }
     }
@@ -213,6 +216,11 @@ impl ResourceTemplate {
         Fut: Future<Output = Result<Vec<ResourceLink>, CallError>> + Send + 'static,
     {
         self.list = Some(Arc::new(move |context| list(context).boxed()));
+        self
+    }
+
+    pub(crate) fn follow_tools(mut self) -> Self {
+        self.follows_tools = true;
         self
     }
 

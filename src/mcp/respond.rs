@@ -88,7 +88,7 @@ pub(super) fn failure(call: &Call, error: &CallError) -> Result<Box<RawValue>, F
         }
         Subject::Resource(uri) => match error {
             CallError::NotFound if era == Era::Elixir => {
-                Ok(super::elixir::resource_failure(&format!("Invalid resource URI: {uri}")))
+                Ok(super::elixir::resource_not_found(uri, &call.session.server.catalog()))
             }
             CallError::NotFound => Err(error::resource_not_found(uri, version)),
             other if era == Era::Elixir => Ok(super::elixir::resource_failure(&other.to_string())),

@@ -549,6 +549,9 @@ impl ServerShared {
     }
 
     pub(crate) fn tell(&self, change: Change<'_>) {
+        if matches!(change, Change::Tools) && self.catalog().templates.iter().any(|each| each.item.follows_tools) {
+            self.tell(Change::Resources);
+        }
         // Outside of the lock: a session that is told may take others.
         let sessions: Vec<_> = self.audience.lock().values().filter_map(Weak::upgrade).collect();
         for session in sessions {

@@ -12,6 +12,7 @@ use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, pages, upstream
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
+use crate::mcp::deployment::Deployment;
 use crate::mcp::{Mcp, McpServer, tools};
 use crate::protocol::jsonrpc::Compat;
 use crate::protocol::origin::{OriginPolicy, OriginRule};
@@ -34,6 +35,9 @@ const DEVELOPMENT_NOTICE: &str = "  \
 
 /// How long tools may take to heed their cancellation at the end.
 const RUNS_END: Duration = Duration::from_secs(2);
+
+/// How long the store may take to write what it was given and to close its file.
+const STORE_END: Duration = Duration::from_secs(5);
 
 /// Runs the server until it is told to stop.
 ///
@@ -60,7 +64,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let socket_path = settings.socket.path.clone();
     let socket_options = socket_options(&settings)?;
     let endpoint = Endpoint::start();
-    let mcp = mcp(&settings, &endpoint)?;
+    let deployment = match &settings.store.path {
+        None => Deployment::in_memory(),
+        Some(path) => Deployment::open(path).await?,
+    };
+    let mcp = mcp(&settings, &endpoint, &deployment)?;
     mcp.boot();
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
     let mut server = Server::new(&endpoint).socket(mcp.routes(socket));
@@ -81,6 +89,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tracing::warn!("tools that did not heed their cancellation were cut off");
     }
     mcp.stop_upstreams().await;
+    if tokio::time::timeout(STORE_END, deployment.close()).await.is_err() {
+        tracing::warn!("the store was not closed in time; it will be checked when it is opened again");
+    }
     Ok(())
 }
 
@@ -98,10 +109,10 @@ fn announce(address: SocketAddr, socket_path: &str, development: bool) {
 }
 
 /// The built-in server, which the page at `/` shows, and those of others that the settings name.
-fn mcp(settings: &Settings, endpoint: &Endpoint) -> anyhow::Result<Arc<Mcp>> {
+fn mcp(settings: &Settings, endpoint: &Endpoint, deployment: &Deployment) -> anyhow::Result<Arc<Mcp>> {
     let mcp = &settings.mcp;
-    let server =
-        McpServer::builder("bennu").display_name("Bennu").tools(tools::builtin(mcp.search_root.clone())).build()?;
+    let server = McpServer::builder("bennu").display_name("Bennu").tools(tools::builtin(mcp.search_root.clone()));
+    let server = deployment.add_to(server).build()?;
     let mut builder = Mcp::builder(endpoint, Development).server(server).settings(|chosen| {
         chosen.heartbeat_timeout_ms = mcp.heartbeat_timeout_ms;
         chosen.calls_per_session_max = mcp.tool_calls_per_session_max;

@@ -130,7 +130,7 @@ fn without_the_development_setting_the_host_does_not_matter() {
 }
 
 /// The program itself, ended when dropped.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -141,7 +141,7 @@ impl Drop for Program {
 
 /// Starts the program with these flags on a free port. Its output is kept to the end: a program that can't say more would
 /// end.
-fn start(flags: &[&str]) -> (Program, SocketAddr, impl Iterator<Item = String> + use<>) {
+pub fn start(flags: &[&str]) -> (Program, SocketAddr, impl Iterator<Item = String> + use<>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bennu"));
     command.args(["serve", "--server-listen", "127.0.0.1:0"]).args(flags).stdin(Stdio::null());
     let mut program =

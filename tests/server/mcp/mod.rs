@@ -1,6 +1,7 @@
 //! MCP sessions, their calls and those who watch them, over real sockets.
 
 mod calls;
+mod deployment;
 mod elixir;
 mod gateway;
 mod http;

@@ -2,6 +2,7 @@
 //! in a session is held against the schema of the session's revision.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,8 +94,7 @@ impl TestServer {
 
     /// A client on a socket of its own.
     pub fn connect(&self) -> Peer {
-        let client = Client::open(self.running.address(), "/socket/websocket", "vsn=2.0.0");
-        Peer { client, frames: Vec::new(), last_ref: 0, sessions: BTreeMap::new(), is_checked: true }
+        Peer::connect(self.running.address())
     }
 
     /// The same, of which nothing is held against a schema: for servers that have fields of their own beside a message's.
@@ -151,6 +151,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// A client of the server at that address.
+    pub fn connect(address: SocketAddr) -> Self {
+        let client = Client::open(address, "/socket/websocket", "vsn=2.0.0");
+        Peer { client, frames: Vec::new(), last_ref: 0, sessions: BTreeMap::new(), is_checked: true }
+    }
+
     /// Joins; gives the status and the response.
     pub fn join(&mut self, topic: &str, params: &Value) -> (String, Value) {
         let is_of_the_deployment = topic.starts_with("mcp:session") || params.get("clientInfo").is_some();
@@ -222,6 +228,12 @@ impl Peer {
     #[track_caller]
     pub fn initialized(&mut self, topic: &str, version: &str, capabilities: &Value) -> Value {
         self.joined(topic, &json!({}));
+        self.shake_hands(topic, version, capabilities)
+    }
+
+    /// Shakes hands on a joined topic as a client of a legacy revision; gives the result of `initialize`.
+    #[track_caller]
+    pub fn shake_hands(&mut self, topic: &str, version: &str, capabilities: &Value) -> Value {
         let client = json!({"name": "test", "version": "1"});
         let params = json!({"protocolVersion": version, "capabilities": capabilities, "clientInfo": client});
         let response = self.ask(topic, "initialize", "initialize", params);
