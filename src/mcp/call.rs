@@ -23,7 +23,7 @@ use super::tools::{Registered, ToolOutput};
 use super::workers::Seat;
 use super::{CallContext, CallError, respond};
 use crate::clock;
-use crate::protocol::jsonrpc::{self, CallNumber, Fault};
+use crate::protocol::jsonrpc::{self, CallNumber, Fault, splice};
 use crate::protocol::mcp::client::{Client, Era};
 use crate::protocol::mcp::event::{number, progress_notification};
 use crate::protocol::mcp::level::Level;
@@ -247,6 +247,10 @@ impl Call {
         if self.run.is_some() {
             let response = jsonrpc::Object::parse(&text).unwrap_or_default();
             match (response.raw("result"), error) {
+                (Some(result), None) if is_input_required(result) => {
+                    let error = CallError::InputRequired(InputRequired(())).to_string();
+                    self.end_run(Ending::Failed { reason: "input_required", error }, worked_ms);
+                }
                 (Some(result), None) => self.end_run(Ending::Completed(result), worked_ms),
                 (_, error) => {
                     let error = error.map(|(_, message)| message).unwrap_or_default();
@@ -459,6 +463,11 @@ impl Call {
         self.session.forget(self);
         true
     }
+}
+
+/// Whether a result asks for more before the call can be made.
+fn is_input_required(result: &RawValue) -> bool {
+    splice::get(result.get(), &["resultType"]) == Some("\"input_required\"")
 }
 
 fn crashed(panic: &(dyn std::any::Any + Send)) -> CallError {

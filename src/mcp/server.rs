@@ -471,6 +471,11 @@ impl ServerShared {
         !matches!(self.behind, Behind::Nobody)
     }
 
+    /// Whether it is several servers as one.
+    pub(super) fn is_hub(&self) -> bool {
+        matches!(self.behind, Behind::Hub(_))
+    }
+
     /// The server behind it, if there is one.
     pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
         match &self.behind {
@@ -514,6 +519,10 @@ impl ServerShared {
         let catalog = self.catalog();
         let named = |params: &RawValue| jsonrpc::Object::parse(params.get().as_bytes())?.string("name");
         let name = params.filter(|_| method == TOOLS_CALL).and_then(named);
+        if let Behind::Hub(hub) = &self.behind {
+            let wanted = name.and_then(|name| hub.headers_of(&name));
+            return headers::check(lookup, method, params, wanted.as_ref());
+        }
         if let Some(upstream) = self.upstream() {
             let wanted = name.and_then(|name| upstream.learned.headers_of(&name));
             return headers::check(lookup, method, params, wanted.as_deref());
@@ -532,7 +541,7 @@ impl ServerShared {
 
     pub(crate) fn join(&self, number: u64, session: &Arc<Session>) {
         if let Behind::Hub(hub) = &self.behind {
-            for member in hub.members() {
+            for (_, member) in hub.allowed(session) {
                 member.join(number, session);
             }
         }

@@ -294,6 +294,7 @@ impl Session {
             (call, listen.map(|index| lively.listens.swap_remove(index)))
         };
         if let Some(listen) = listen {
+            self.release(&listen.filter.uris);
             listen.route.mark(Kind::Unanswered);
         }
         if let Some(call) = call {

@@ -33,6 +33,9 @@ const DEVELOPMENT_NOTICE: &str = "  \
 
 ";
 
+/// How long the programs of MCP servers of others may take to end; what is left is killed with this one.
+const UPSTREAMS_END: Duration = Duration::from_secs(5);
+
 /// How long tools may take to heed their cancellation at the end.
 const RUNS_END: Duration = Duration::from_secs(2);
 
@@ -88,7 +91,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if tokio::time::timeout(RUNS_END, mcp.drain()).await.is_err() {
         tracing::warn!("tools that did not heed their cancellation were cut off");
     }
-    mcp.stop_upstreams().await;
+    if tokio::time::timeout(UPSTREAMS_END, mcp.stop_upstreams()).await.is_err() {
+        tracing::warn!("MCP servers of others that did not end were left to be killed");
+    }
     if tokio::time::timeout(STORE_END, deployment.close()).await.is_err() {
         tracing::warn!("the store was not closed in time; it will be checked when it is opened again");
     }

@@ -39,6 +39,8 @@ impl Client {
     /// Connects as that era does.
     pub async fn connect(url: &str, era: Era) -> Self {
         let tap = Tap::default();
+        // Bennu has reqwest without a provider of TLS, so that here too one is to be chosen, though nothing is encrypted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let transport = Tapped { inner: StreamableHttpClientTransport::from_uri(url), tap: tap.clone() };
         let lifecycle = match era {
             Era::Legacy => ClientLifecycleMode::Initialize,

@@ -16,7 +16,7 @@ use crate::protocol::mcp::client::Era;
 use crate::protocol::mcp::hub::Shelf;
 use crate::protocol::mcp::peer;
 use crate::protocol::mcp::relay::{self, Introduction};
-use crate::protocol::mcp::{TOOLS_CALL, TOOLS_LIST};
+use crate::protocol::mcp::{RESOURCES_SUBSCRIBE, TOOLS_CALL, TOOLS_LIST};
 
 /// How often an upstream of the stateless era may ask a client in the course of one call.
 const ROUNDS_MAX: usize = 32;
@@ -37,7 +37,7 @@ pub(super) struct Passed {
 impl Passed {
     pub(super) fn of(call: &peer::Call<'_>) -> Self {
         Passed {
-            text: String::from_utf8_lossy(call.text).into_owned(),
+            text: relay::unambiguous(&String::from_utf8_lossy(call.text)),
             method: call.method.clone(),
             params: call.raw_params.map(ToOwned::to_owned),
         }
@@ -55,7 +55,8 @@ impl Passed {
     /// The same with another name at a place.
     pub(super) fn renamed(self, path: &[&str], name: &str) -> Self {
         let text = splice::set(&self.text, path, jsonrpc::raw(name).get()).unwrap_or(self.text);
-        Passed { text, ..self }
+        let params = splice::get(&text, &["params"]).and_then(|params| RawValue::from_string(params.to_owned()).ok());
+        Passed { text, params, ..self }
     }
 }
 
@@ -67,23 +68,24 @@ enum Said {
 }
 
 /// Passes a request on and gives the client's answer.
-pub(super) async fn run(
-    call: Arc<Call>,
-    upstream: Arc<Upstream>,
-    passed: Passed,
-    resumed: Option<Resumed>,
-) -> Result<Output, CallError> {
-    let said = match resumed {
+pub(super) async fn run(call: Arc<Call>, upstream: Arc<Upstream>, passed: Passed) -> Result<Output, CallError> {
+    let said = match Resumed::of(&call, &passed.method, passed.params.as_deref())? {
         Some(resumed) => {
             let (ticket, lease) = parked::take_up(&call, &upstream, resumed)?;
             converse(&call, &upstream, &passed, ticket, lease).await
         }
         None => ask(&call, &upstream, &passed).await,
     };
+    let is_subscription = passed.method == RESOURCES_SUBSCRIBE;
     let text = match said {
         Ok(Said::Answer(text)) => text,
         Ok(Said::Parked(text)) => return Ok(Output::Relayed(Relayed { text: text.into(), error: None })),
-        Err(lost) => return Err(CallError::rpc(jsonrpc::INTERNAL_ERROR, lost.why, None)),
+        Err(lost) => {
+            if is_subscription {
+                call.session.withdraw_subscription(&passed.text);
+            }
+            return Err(CallError::rpc(jsonrpc::INTERNAL_ERROR, lost.why, None));
+        }
     };
     let text = String::from_utf8_lossy(&text);
     let error = splice::get(&text, &["error"]).map(|error| {
@@ -91,6 +93,9 @@ pub(super) async fn run(
         let code = error.get::<i64>("code").unwrap_or(jsonrpc::INTERNAL_ERROR);
         (code, error.string("message").unwrap_or_default())
     });
+    if is_subscription && error.is_some() {
+        call.session.withdraw_subscription(&passed.text);
+    }
     let text = relay::under_id(&text, &call.id).into();
     Ok(Output::Relayed(Relayed { text, error }))
 }
@@ -98,6 +103,7 @@ pub(super) async fn run(
 /// Sends a request, once more if the upstream certainly did nothing, and gives the answer as the client takes it.
 async fn ask(call: &Arc<Call>, upstream: &Arc<Upstream>, passed: &Passed) -> Result<Said, Lost> {
     let introduction = call.session.introduction_of(passed.params.as_deref(), &call.client);
+    upstream.learn_era(&call.client).await;
     let task = passed.task();
     let mut is_first = true;
     loop {

@@ -12,19 +12,22 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use super::exchange::{self, Passed};
+use super::{Subscribed, is_of_legacy};
 use crate::mcp::call::{Call, Output, Relayed, Subject};
 use crate::mcp::outgoing::Outgoing;
 use crate::mcp::serve::{Served, invalid};
 use crate::mcp::server::ServerShared;
 use crate::mcp::session::Session;
 use crate::mcp::upstream::{Upstream, whole_list};
-use crate::mcp::{CallError, respond};
+use crate::mcp::{CallContext, CallError, listing, respond};
 use crate::protocol::jsonrpc::{self, Fault, Object, Scope, splice};
-use crate::protocol::mcp::client::{Client, Era};
+use crate::protocol::mcp::client::Era;
 use crate::protocol::mcp::cursor;
+use crate::protocol::mcp::headers::ParamHeaders;
 use crate::protocol::mcp::hub::Shelf;
 use crate::protocol::mcp::level::Level;
-use crate::protocol::mcp::relay::Introduction;
+use crate::protocol::mcp::relay::{self, Introduction};
+use crate::protocol::mcp::session::Empty;
 use crate::protocol::mcp::subscription::Filter;
 use crate::protocol::mcp::uri_template::UriTemplate;
 use crate::protocol::mcp::{
@@ -62,13 +65,26 @@ impl Hub {
     }
 
     /// The servers that a session's user may use, with their places.
-    fn allowed<'h>(
+    pub(in crate::mcp) fn allowed<'h>(
         &'h self,
         session: &Session,
     ) -> impl Iterator<Item = (usize, &'h Arc<ServerShared>)> + Clone + use<'h> {
         let allowed: Arc<[bool]> =
             self.members.iter().map(|member| session.mcp.auth.may_use(&session.user, &member.name)).collect();
         self.members.iter().enumerate().filter(move |(place, _)| allowed[*place])
+    }
+
+    /// Which arguments of a tool come as headers too, as far as is known.
+    pub(in crate::mcp) fn headers_of(&self, name: &str) -> Option<ParamHeaders> {
+        let servers: Vec<_> = self.members.iter().map(|member| member.name.as_str()).collect();
+        let names: Vec<_> =
+            (0..servers.len()).map(|place| self.names(place, Shelf::Tools).unwrap_or_default()).collect();
+        let (place, own) = Shelf::Tools.find(&servers, name, |index, own| names[index].contains(own))?;
+        let member = &self.members[place];
+        match member.upstream() {
+            Some(upstream) => upstream.learned.headers_of(&own).map(|headers| ParamHeaders::clone(&headers)),
+            None => member.catalog().tools.find(&own).map(|tool| tool.param_headers.clone()),
+        }
     }
 
     /// The names of a member, as far as they are known.
@@ -96,8 +112,8 @@ impl Hub {
             Some(names) => names.contains(name),
             None => false,
         };
-        let servers = members.iter().map(|(_, member)| member.name.as_str());
-        let found = shelf.find(servers, name, has).or_else(|| {
+        let servers: Vec<_> = members.iter().map(|(_, member)| member.name.as_str()).collect();
+        let found = shelf.find(&servers, name, has).or_else(|| {
             // A URI that is in no list may be of a template.
             let matches = |index: usize, uri: &str| {
                 let templates = self.names(members[index].0, Shelf::Templates);
@@ -107,31 +123,25 @@ impl Hub {
                     })
                 })
             };
-            (shelf == Shelf::Resources)
-                .then(|| shelf.find(members.iter().map(|(_, member)| member.name.as_str()), name, matches))
-                .flatten()
+            (shelf == Shelf::Resources).then(|| shelf.find(&servers, name, matches)).flatten()
         });
         let (index, name) = found?;
-        if !is_all_heard && names[..index].iter().any(Option::is_none) {
+        let member = members[index].1;
+        // What this program has itself is at hand, and waits for nobody.
+        if !is_all_heard && member.passes_on() && names[..index].iter().any(Option::is_none) {
             return None;
         }
-        Some(Found { member: Arc::clone(members[index].1), name })
+        Some(Found { member: Arc::clone(member), name })
     }
 
     /// Asks the servers what they offer: each item, with the place of its server, in their order. A server that does not answer
     /// in time is left out.
-    async fn gather(
-        &self,
-        session: &Arc<Session>,
-        client: &Client,
-        introduction: &Introduction,
-        shelf: Shelf,
-    ) -> Vec<(usize, String)> {
-        let asked = self.allowed(session).map(|(place, member)| async move {
+    async fn gather(&self, call: &Arc<Call>, introduction: &Introduction, shelf: Shelf) -> Vec<(usize, String)> {
+        let asked = self.allowed(&call.session).map(|(place, member)| async move {
             let items = match member.upstream() {
-                None => Some(listed_here(member, client, shelf)),
+                None => listed_here(member, call, shelf).await,
                 Some(upstream) => {
-                    let listing = whole_list(upstream, session, client, introduction, shelf);
+                    let listing = whole_list(upstream, &call.session, &call.client, introduction, shelf);
                     tokio::time::timeout(LIST_PATIENCE, listing).await.ok().flatten()
                 }
             };
@@ -148,7 +158,9 @@ impl Hub {
                     all.extend(items.into_iter().map(|item| (place, item)));
                 }
                 None => {
-                    tracing::debug!(server = member.name, list = shelf.list_key(), "a server is left out of a list")
+                    tracing::debug!(server = member.name, list = shelf.list_key(), "a server is left out of a list");
+                    // What was heard of it before stays; of one that never answered, nothing is known to be its.
+                    self.heard.lock().entry((place, shelf)).or_default();
                 }
             }
         }
@@ -158,13 +170,13 @@ impl Hub {
     /// One page of the merged list: its fields.
     async fn page(
         &self,
-        session: &Arc<Session>,
-        client: &Client,
+        call: &Arc<Call>,
         introduction: &Introduction,
         shelf: Shelf,
         after: Option<(usize, usize)>,
     ) -> Box<RawValue> {
-        let gathered = self.gather(session, client, introduction, shelf).await;
+        let session = &call.session;
+        let gathered = self.gather(call, introduction, shelf).await;
         let mut taken = BTreeSet::new();
         let mut of_member: BTreeMap<usize, usize> = BTreeMap::new();
         let (mut page, mut next) = (Vec::new(), None);
@@ -208,11 +220,12 @@ fn last_of(page: &[(usize, usize, String)]) -> (usize, usize) {
     page.last().map_or((0, 0), |(place, index, _)| (*place, *index))
 }
 
-/// What a server of this program lists, for that client.
-fn listed_here(member: &ServerShared, client: &Client, shelf: Shelf) -> Vec<String> {
+/// What a server of this program lists, for that client; `None` where it can't.
+async fn listed_here(member: &ServerShared, call: &Arc<Call>, shelf: Shelf) -> Option<Vec<String>> {
     let catalog = member.catalog();
+    let client = &call.client;
     let text = |listed: &RawValue| listed.get().to_owned();
-    match shelf {
+    Some(match shelf {
         Shelf::Tools => catalog
             .tools
             .iter()
@@ -223,9 +236,12 @@ fn listed_here(member: &ServerShared, client: &Client, shelf: Shelf) -> Vec<Stri
             })
             .collect(),
         Shelf::Prompts => catalog.prompts.iter().map(|item| text(&item.listed)).collect(),
-        Shelf::Resources => catalog.resources.iter().map(|item| text(&item.listed)).collect(),
+        Shelf::Resources => {
+            let page = listing::page(&catalog, CallContext::new(Arc::clone(call)), None, usize::MAX).await.ok()?;
+            page.items.iter().map(|item| text(item)).collect()
+        }
         Shelf::Templates => catalog.templates.iter().map(|item| text(&item.listed)).collect(),
-    }
+    })
 }
 
 /// What a request names, and where.
@@ -272,15 +288,18 @@ impl Session {
         if let Some(shelf) = shelf {
             return self.list_hub(hub, shelf, &call, route);
         }
+        if is_modern && is_of_legacy(&call.method) {
+            return Err(Fault::MethodNotFound(call.method));
+        }
         match call.method.as_str() {
-            INITIALIZE if !is_modern => {
+            INITIALIZE => {
                 if let Some(params) = call.raw_params {
                     self.introduce(params.to_owned());
                 }
                 self.dispatch_here(call, route)
             }
             SUBSCRIPTIONS_LISTEN if is_modern => self.listen_hub(hub, &call, route),
-            SET_LEVEL if !is_modern => self.level_hub(hub, call, route),
+            SET_LEVEL => self.level_hub(hub, call, route),
             TOOLS_CALL | PROMPTS_GET | RESOURCES_READ | RESOURCES_SUBSCRIBE | RESOURCES_UNSUBSCRIBE | COMPLETE => {
                 self.find_hub(hub, call, route)
             }
@@ -312,7 +331,7 @@ impl Session {
         let (this, hub) = (Arc::clone(&served), Arc::clone(hub));
         let work = async move {
             let session = &this.session;
-            let body = hub.page(session, &this.client, &introduction, shelf, after).await;
+            let body = hub.page(&this, &introduction, shelf, after).await;
             let result = match this.client.era {
                 Era::Modern => respond::modern(&session.server, "complete", &respond::caching(&session.server), &body),
                 Era::Legacy | Era::Elixir => body,
@@ -335,31 +354,37 @@ impl Session {
             return self.dispatch_here(call, route);
         };
         if let Some(found) = hub.find(self, shelf, &name, false) {
-            return self.serve_found(&found, path, call, route);
-        }
-        if matches!(call.method.as_str(), RESOURCES_SUBSCRIBE | RESOURCES_UNSUBSCRIBE) {
-            // Nothing can be subscribed to that was not listed, or whose template was not.
-            return Err(error::resource_not_found(&name, call.client.version));
+            return self.serve_found(&found, path, (call, name), route);
         }
         let introduction = self.introduction_of(call.raw_params, &call.client);
         let passed = Passed::of(&call);
-        let resumed = self.resumed(&call)?;
+        let method = call.method.clone();
+        let is_subscription = matches!(call.method.as_str(), RESOURCES_SUBSCRIBE | RESOURCES_UNSUBSCRIBE);
         let tool: Option<Arc<str>> = (shelf == Shelf::Tools).then(|| name.as_str().into());
-        let limit_ms = u64::try_from(Duration::from_secs(3_600).as_millis()).unwrap_or(u64::MAX);
+        let limit = self.upstreams_of(hub).iter().map(|upstream| upstream.options.call_timeout).max();
+        let limit_ms = u64::try_from(limit.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         let served = self.begin(&call, route, Subject::Relayed { limit_ms }, tool.as_ref())?;
         let (this, hub) = (Arc::clone(&served), Arc::clone(hub));
         let work = async move {
             let shelves: &[Shelf] =
                 if shelf == Shelf::Resources { &[Shelf::Resources, Shelf::Templates] } else { &[shelf] };
             for shelf in shelves {
-                drop(hub.gather(&this.session, &this.client, &introduction, *shelf).await);
+                drop(hub.gather(&this, &introduction, *shelf).await);
             }
             let found = hub.find(&this.session, shelf, &name, true);
             let upstream = found.as_ref().and_then(|found| found.member.upstream());
             match (found.as_ref(), upstream) {
                 (Some(found), Some(upstream)) => {
+                    if is_subscription {
+                        let named = Subscribed { own: &found.name, here: &name };
+                        let noted = this.session.note_subscription(upstream, &this.client, &method, named);
+                        if !noted.map_err(refused)? {
+                            let text = jsonrpc::result_response(&this.id, &jsonrpc::raw(&Empty {}));
+                            return Ok(Output::Relayed(Relayed { text, error: None }));
+                        }
+                    }
                     let passed = passed.renamed(path, &found.name);
-                    exchange::run(Arc::clone(&this), Arc::clone(upstream), passed, resumed).await
+                    exchange::run(Arc::clone(&this), Arc::clone(upstream), passed).await
                 }
                 _ => Err(not_found(&this, shelf, &name)),
             }
@@ -372,10 +397,10 @@ impl Session {
         self: &Arc<Self>,
         found: &Found,
         path: &[&str],
-        call: peer::Call<'_>,
+        (call, name_here): (peer::Call<'_>, String),
         route: &Arc<Outgoing>,
     ) -> Result<Served, Fault> {
-        let text = String::from_utf8_lossy(call.text);
+        let text = relay::unambiguous(&String::from_utf8_lossy(call.text));
         let name = jsonrpc::raw(&found.name);
         let text = splice::set(&text, path, name.get()).ok_or(Fault::Internal)?;
         let fields = Object::parse(text.as_bytes()).ok_or(Fault::Internal)?;
@@ -383,6 +408,9 @@ impl Session {
         let params = raw_params.and_then(|params| Object::parse(params.get().as_bytes())).unwrap_or_default();
         let call = peer::Call { params, raw_params, text: text.as_bytes(), ..call };
         match found.member.upstream() {
+            Some(upstream) if matches!(call.method.as_str(), RESOURCES_SUBSCRIBE | RESOURCES_UNSUBSCRIBE) => {
+                self.pass_subscription(upstream, &call, route, Subscribed { own: &found.name, here: &name_here })
+            }
             Some(upstream) => self.pass_to(&Arc::clone(upstream), call, route),
             None => self.dispatch_in(&found.member, call, route),
         }
@@ -436,6 +464,10 @@ impl Session {
     fn upstreams_of(&self, hub: &Hub) -> Vec<Arc<Upstream>> {
         hub.allowed(self).filter_map(|(_, member)| member.upstream().cloned()).collect()
     }
+}
+
+fn refused(fault: Fault) -> CallError {
+    CallError::Rpc(Box::new(fault.to_object(jsonrpc::Compat::Standard)))
 }
 
 fn not_found(call: &Call, shelf: Shelf, name: &str) -> CallError {

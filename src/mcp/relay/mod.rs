@@ -54,13 +54,20 @@ impl Session {
         route: &Arc<Outgoing>,
     ) -> Result<Served, Fault> {
         let is_modern = call.client.era == Era::Modern;
+        // A connection may be shared, where such a request would be of all.
+        if (is_modern && is_of_legacy(&call.method)) || call.method.starts_with("notifications/") {
+            return Err(Fault::MethodNotFound(call.method));
+        }
         match call.method.as_str() {
             PING if !is_modern => Ok(Served::Now(jsonrpc::raw(&Empty {}))),
             INITIALIZE if !is_modern => self.pass_initialize(upstream, &call, route),
             DISCOVER if is_modern => self.pass_discover(upstream, &call, route),
             SUBSCRIPTIONS_LISTEN if is_modern => self.pass_listen(upstream, &call, route),
             SET_LEVEL if !is_modern => self.pass_level(upstream, &call, route),
-            RESOURCES_SUBSCRIBE | RESOURCES_UNSUBSCRIBE if !is_modern => self.pass_subscription(upstream, &call, route),
+            RESOURCES_SUBSCRIBE | RESOURCES_UNSUBSCRIBE if !is_modern => {
+                let uri = uri_of(&call.params)?;
+                self.pass_subscription(upstream, &call, route, Subscribed { own: &uri, here: &uri })
+            }
             // Of the Elixir deployment: the client asks, and this program answers.
             CREATE_MESSAGE if call.client.era == Era::Elixir => {
                 let served = self.begin(&call, route, Subject::Other, None)?;
@@ -84,10 +91,9 @@ impl Session {
             let name = call.params.string("name").unwrap_or_default();
             name.chars().take(RUN_NAME_CHARS_MAX).collect::<String>().into()
         });
-        let resumed = self.resumed(call)?;
         let served = self.begin_passed(upstream, call, route, name.as_ref())?;
         let (this, upstream) = (Arc::clone(&served), Arc::clone(upstream));
-        served.start(move |_| exchange::run(this, upstream, passed, resumed).boxed());
+        served.start(move |_| exchange::run(this, upstream, passed).boxed());
         Ok(Served::Later)
     }
 
@@ -144,7 +150,7 @@ impl Session {
             let hello = instance.hello().expect("a connection that is up has shaken hands");
             if hello.is_modern() {
                 drop(lease);
-                return exchange::run(this, upstream, passed, None).await;
+                return exchange::run(this, upstream, passed).await;
             }
             let text = jsonrpc::result_response(&this.id, &relay::discovered_of(&hello.result));
             Ok(Output::Relayed(Relayed { text, error: None }))
@@ -214,27 +220,40 @@ impl Session {
         upstream: &Arc<Upstream>,
         call: &peer::Call<'_>,
         route: &Arc<Outgoing>,
+        uri: Subscribed<'_>,
     ) -> Result<Served, Fault> {
-        let uri = uri_of(&call.params)?;
-        let slot = self.slot(upstream, call)?;
-        let is_passed = if call.method == RESOURCES_SUBSCRIBE {
-            if !self.subscribe(uri.clone()) {
-                let text = format!("expected at most {SUBSCRIPTIONS_PER_SESSION_MAX} subscriptions, came one more");
-                return Err(Fault::InvalidRequest(text));
-            }
-            slot.add_interest(&uri, self.number())
-        } else {
-            self.unsubscribe(&uri);
-            slot.remove_interest(&uri, self.number())
-        };
-        if slot.is_stateless() {
-            slot.subscription(&call.method, &uri);
-            return Ok(Served::Now(jsonrpc::raw(&Empty {})));
-        }
-        if is_passed || slot.is_owned() {
+        if self.note_subscription(upstream, &call.client, &call.method, uri)? {
             return self.exchange(upstream, Passed::of(call), call, route);
         }
         Ok(Served::Now(jsonrpc::raw(&Empty {})))
+    }
+
+    /// Notes what a client subscribes to, or no longer; whether the upstream is to be told in the client's words.
+    fn note_subscription(
+        self: &Arc<Self>,
+        upstream: &Arc<Upstream>,
+        client: &Client,
+        method: &str,
+        uri: Subscribed<'_>,
+    ) -> Result<bool, Fault> {
+        let lease = upstream.lease(self, client, &self.introduction_of(None, client));
+        let lease = lease.map_err(|NotUp(why)| error::other(jsonrpc::INTERNAL_ERROR, why, None))?;
+        let slot = lease.slot();
+        let is_passed = if method == RESOURCES_SUBSCRIBE {
+            if !self.subscribe(uri.here.to_owned()) {
+                let text = format!("expected at most {SUBSCRIPTIONS_PER_SESSION_MAX} subscriptions, came one more");
+                return Err(Fault::InvalidRequest(text));
+            }
+            slot.add_interest(uri.own, self.number())
+        } else {
+            self.unsubscribe(uri.here);
+            slot.remove_interest(uri.own, self.number())
+        };
+        if slot.is_stateless() {
+            slot.subscription(method, uri.own);
+            return Ok(false);
+        }
+        Ok(is_passed || slot.is_owned())
     }
 
     /// The connection of a session that has shaken hands.
@@ -262,6 +281,20 @@ impl Session {
             }
         }
     }
+}
+
+/// A resource that is subscribed to.
+#[derive(Clone, Copy)]
+struct Subscribed<'a> {
+    /// As its server calls it.
+    own: &'a str,
+    /// As the client does.
+    here: &'a str,
+}
+
+/// Whether a method is one that the stateless era has not.
+fn is_of_legacy(method: &str) -> bool {
+    matches!(method, INITIALIZE | PING | SET_LEVEL | RESOURCES_SUBSCRIBE | RESOURCES_UNSUBSCRIBE)
 }
 
 /// The response to `initialize`, but for its id, and the revision that it agrees on.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::clock;
@@ -14,11 +13,10 @@ use crate::mcp::CallError;
 use crate::mcp::call::Call;
 use crate::mcp::hex::Hex;
 use crate::mcp::request_state::{Sealed, request_digest};
-use crate::mcp::session::Session;
 use crate::mcp::upstream::{Lease, Lost, Ticket, Upstream};
-use crate::protocol::jsonrpc::{self, Fault, Object};
-use crate::protocol::mcp::client::META_SERVER_INFO;
-use crate::protocol::mcp::{peer, relay};
+use crate::protocol::jsonrpc::{self, Object};
+use crate::protocol::mcp::client::Era;
+use crate::protocol::mcp::relay;
 
 /// How a state begins that is of such a call; others are the upstream's.
 const PREFIX: &str = "bennu-parked.";
@@ -26,6 +24,8 @@ const PREFIX: &str = "bennu-parked.";
 const KEY: &str = "question";
 /// Calls of one upstream that wait for their clients.
 const PARKED_MAX: usize = 100;
+/// Those of one user.
+const PARKED_PER_USER_MAX: usize = 16;
 /// How long a call waits for its client.
 const PARKED: Duration = Duration::from_secs(600);
 
@@ -34,11 +34,19 @@ const PARKED: Duration = Duration::from_secs(600);
 pub(in crate::mcp) struct Parked(Mutex<BTreeMap<u128, Waiting>>);
 
 struct Waiting {
-    ticket: Ticket,
-    lease: Lease,
-    question: Box<RawValue>,
+    held: Option<(Ticket, Lease)>,
+    user: Arc<str>,
     /// The upstream's id of the question.
     id: Box<RawValue>,
+}
+
+impl Drop for Waiting {
+    /// Nobody answers any more.
+    fn drop(&mut self) {
+        if let Some((ticket, _)) = &self.held {
+            ticket.instance().refuse(&self.id, jsonrpc::INTERNAL_ERROR, "the client did not answer in time");
+        }
+    }
 }
 
 /// A call that its client goes on with.
@@ -48,18 +56,27 @@ pub(super) struct Resumed {
     answer: Option<Box<RawValue>>,
 }
 
-impl Session {
+impl Resumed {
     /// The call that a request goes on with, if it is one that waits here.
-    pub(super) fn resumed(&self, call: &peer::Call<'_>) -> Result<Option<Resumed>, Fault> {
-        let state = call.params.string("requestState");
+    ///
+    /// # Errors
+    /// A state that is ours, but not for this user or request, or too old.
+    pub(super) fn of(call: &Call, method: &str, params: Option<&RawValue>) -> Result<Option<Self>, CallError> {
+        if call.client.era != Era::Modern {
+            return Ok(None);
+        }
+        let params = params.and_then(|params| Object::parse(params.get().as_bytes())).unwrap_or_default();
+        let state = params.string("requestState");
         let Some(sealed) = state.as_deref().and_then(|state| state.strip_prefix(PREFIX)) else { return Ok(None) };
-        let opened = self.mcp.sealer.open(sealed, &self.server.name, clock::unix_micros() / 1_000);
-        let digest = request_digest(&call.method, &call.params);
-        let opened = opened.and_then(|sealed| sealed.check(&self.user.user, &digest).map(|()| sealed));
-        let sealed = opened.map_err(|bad| Fault::InvalidParams(bad.to_string()))?;
+        let session = &call.session;
+        let opened = session.mcp.sealer.open(sealed, &session.server.name, clock::unix_micros() / 1_000);
+        let digest = request_digest(method, &params);
+        let opened = opened.and_then(|sealed| sealed.check(&session.user.user, &digest).map(|()| sealed));
+        let sealed = opened.map_err(|bad| CallError::InvalidArguments(bad.to_string()))?;
         let number = sealed.state.and_then(|state| Hex::number(state.get().trim_matches('"')));
-        let number = number.ok_or_else(|| Fault::InvalidParams("requestState: not of a call that waits".to_owned()))?;
-        let answer = call.params.object("inputResponses").and_then(|responses| responses.raw(KEY));
+        let number =
+            number.ok_or_else(|| CallError::InvalidArguments("requestState: not of a call that waits".to_owned()))?;
+        let answer = params.object("inputResponses").and_then(|responses| responses.raw(KEY));
         Ok(Some(Resumed { number, answer: answer.map(ToOwned::to_owned) }))
     }
 }
@@ -72,49 +89,22 @@ pub(super) fn park(
     held: (Ticket, Lease),
     question: &[u8],
 ) -> Result<String, Lost> {
-    let fields = Object::parse(question).unwrap_or_default();
-    let method = fields.string("method").unwrap_or_default();
-    let id = fields.raw("id").unwrap_or(RawValue::NULL).to_owned();
-    let (ticket, lease) = held;
-    if !call.client.capabilities.can_answer(&method) {
-        return Err(Lost::new(format!("the client does not have what the call needs: {method}")));
-    }
-    let question = relay::embedded(&fields);
-    let waiting = Waiting { ticket, lease, question, id };
-    keep(call, upstream, request, waiting)
-}
-
-fn keep(
-    call: &Arc<Call>,
-    upstream: &Arc<Upstream>,
-    (method, params): (&str, Option<&RawValue>),
-    waiting: Waiting,
-) -> Result<String, Lost> {
-    let number = Hex::draw();
-    let params = params.and_then(|params| Object::parse(params.get().as_bytes())).unwrap_or_default();
+    let question = String::from_utf8_lossy(question);
+    let fields = Object::parse(question.as_bytes()).unwrap_or_default();
     let session = &call.session;
-    let patience_ms = u64::try_from(PARKED.as_millis()).unwrap_or(u64::MAX);
-    let sealed = Sealed {
-        user: session.user.user.to_string(),
-        expires_unix_ms: clock::unix_micros() / 1_000 + patience_ms,
-        digest: request_digest(method, &params),
-        answers: BTreeMap::new(),
-        state: Some(jsonrpc::raw(Hex::of(number).as_str())),
-    };
-    let sealed =
-        session.mcp.sealer.seal(&sealed, &session.server.name).map_err(|large| Lost::new(large.to_string()))?;
-    let mut result = json!({
-        "resultType": "input_required", "inputRequests": {KEY: waiting.question},
-        "requestState": format!("{PREFIX}{sealed}"),
-    });
-    if let Some(info) = waiting.ticket.instance().hello().and_then(|hello| hello.server_info()) {
-        result["_meta"] = json!({META_SERVER_INFO: info});
-    }
+    let info = held.0.instance().hello().and_then(|hello| hello.server_info());
+    let id = fields.raw("id").unwrap_or(RawValue::NULL).to_owned();
+    let waiting = Waiting { held: Some(held), user: Arc::clone(&session.user.user), id };
+    let number = Hex::draw();
+    let sealed = seal(call, request, number)?;
     {
         let mut parked = upstream.parked.0.lock();
-        if parked.len() >= PARKED_MAX {
+        let of_user = parked.values().filter(|other| other.user == waiting.user).count();
+        if parked.len() >= PARKED_MAX || of_user >= PARKED_PER_USER_MAX {
+            // Not under the lock, which what is dropped then may take.
+            drop(parked);
             return Err(Lost::new(format!(
-                "expected at most {PARKED_MAX} calls that wait for their clients, came one more"
+                "expected at most {PARKED_MAX} calls that wait for their clients, and {PARKED_PER_USER_MAX} of one user, came one more"
             )));
         }
         parked.insert(number, waiting);
@@ -128,8 +118,23 @@ fn keep(
             drop(gone);
         }
     });
-    let text = jsonrpc::result_response(&call.id, &jsonrpc::raw(&result));
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let state = format!("{PREFIX}{sealed}");
+    Ok(relay::input_required(&call.id, KEY, &relay::embedded(&question), &state, info.as_deref()))
+}
+
+/// What names a call that waits, for its client to bring along.
+fn seal(call: &Call, (method, params): (&str, Option<&RawValue>), number: u128) -> Result<String, Lost> {
+    let params = params.and_then(|params| Object::parse(params.get().as_bytes())).unwrap_or_default();
+    let session = &call.session;
+    let patience_ms = u64::try_from(PARKED.as_millis()).unwrap_or(u64::MAX);
+    let sealed = Sealed {
+        user: session.user.user.to_string(),
+        expires_unix_ms: clock::unix_micros() / 1_000 + patience_ms,
+        digest: request_digest(method, &params),
+        answers: BTreeMap::new(),
+        state: Some(jsonrpc::raw(Hex::of(number).as_str())),
+    };
+    session.mcp.sealer.seal(&sealed, &session.server.name).map_err(|large| Lost::new(large.to_string()))
 }
 
 /// Goes on with a call: the upstream gets its answer.
@@ -141,9 +146,10 @@ pub(super) fn take_up(
     let ended = || CallError::InvalidArguments("requestState: the call that it belongs to has ended".to_owned());
     let missing = || CallError::InvalidArguments(format!("inputResponses.{KEY}: expected an object"));
     let answer = resumed.answer.filter(|answer| answer.get().starts_with('{')).ok_or_else(missing)?;
-    let waiting = upstream.parked.0.lock().remove(&resumed.number).ok_or_else(ended)?;
-    waiting.ticket.hand_over(call);
-    let text = jsonrpc::result_response(&waiting.id, &answer);
-    waiting.ticket.instance().tell(text);
-    Ok((waiting.ticket, waiting.lease))
+    let waiting = upstream.parked.0.lock().remove(&resumed.number);
+    let mut waiting = waiting.ok_or_else(ended)?;
+    let (ticket, lease) = waiting.held.take().ok_or_else(ended)?;
+    ticket.hand_over(call);
+    ticket.instance().tell(jsonrpc::result_response(&waiting.id, &answer));
+    Ok((ticket, lease))
 }

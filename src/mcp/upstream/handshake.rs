@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::SpokenEra;
 use super::instance::{Hello, Instance, result_of};
+use super::learned::Learned;
 use crate::protocol::jsonrpc::{Object, bare_notification};
 use crate::protocol::mcp::client::{META_CAPABILITIES, META_CLIENT_INFO, META_VERSION};
 use crate::protocol::mcp::version::Version;
@@ -36,6 +37,7 @@ pub(super) struct Opening<'a> {
     /// Whether the stateless era is tried first.
     pub(super) is_modern_first: bool,
     pub(super) era: SpokenEra,
+    pub(super) learned: &'a Learned,
     /// Whether the client says itself when it is ready.
     pub(super) leaves_initialized: bool,
 }
@@ -48,12 +50,14 @@ pub(super) async fn shake(instance: &Arc<Instance>, opening: &Opening<'_>) -> Re
     let hello = match (opening.era, opening.is_modern_first) {
         (SpokenEra::Legacy, _) => initialize(instance, opening).await?,
         (SpokenEra::Stateless, _) => open_modern(instance).await?,
-        (SpokenEra::Auto, true) => match tokio::time::timeout(DISCOVER_TIMEOUT, open_modern(instance)).await {
-            Ok(Ok(hello)) => hello,
-            Ok(Err(why)) if !instance.is_up() => return Err(why),
-            _ => initialize(instance, opening).await?,
-        },
-        (SpokenEra::Auto, false) => match initialize(instance, opening).await {
+        (SpokenEra::Auto, true) if !opening.learned.fears_discover() => {
+            match Opened::of(tokio::time::timeout(DISCOVER_TIMEOUT, open_modern(instance)), opening.learned).await {
+                Ok(Ok(hello)) => hello,
+                Ok(Err(why)) if !instance.is_up() => return Err(why),
+                _ => initialize(instance, opening).await?,
+            }
+        }
+        (SpokenEra::Auto, _) => match initialize(instance, opening).await {
             Ok(hello) => hello,
             Err(why) if !instance.is_up() => return Err(why),
             Err(why) => match tokio::time::timeout(DISCOVER_TIMEOUT, open_modern(instance)).await {
@@ -62,8 +66,41 @@ pub(super) async fn shake(instance: &Arc<Instance>, opening: &Opening<'_>) -> Re
             },
         },
     };
+    if opening.is_modern_first {
+        opening.learned.note_opened();
+    }
+    if hello.is_modern() {
+        opening.learned.note_modern(!opening.is_modern_first);
+    }
     instance.set_hello(hello);
     Ok(())
+}
+
+/// `server/discover` to an upstream that may not bear it: some end, or say nothing, before `initialize`.
+struct Opened<'a> {
+    learned: &'a Learned,
+    has_answered: bool,
+}
+
+impl Opened<'_> {
+    async fn of<T, E>(
+        opening: impl Future<Output = Result<Result<T, String>, E>>,
+        learned: &Learned,
+    ) -> Result<Result<T, String>, E> {
+        // Where the upstream ends, this is dropped without an answer.
+        let mut opened = Opened { learned, has_answered: false };
+        let said = opening.await;
+        opened.has_answered = said.is_ok();
+        said
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        if !self.has_answered {
+            self.learned.note_fear_of_discover();
+        }
+    }
 }
 
 async fn open_modern(instance: &Arc<Instance>) -> Result<Hello, String> {

@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::instance::{ASKED_MAX, Asked, Event, Instance};
+use super::instance::{ASKED_MAX, Asked, Instance};
 use crate::mcp::call::Call;
 use crate::mcp::session::Session;
 use crate::protocol::jsonrpc::{self, Notification, Object, Request, id_key};
@@ -19,6 +18,9 @@ use crate::protocol::mcp::{
     CANCELLED, LOG_MESSAGE, PING, PROGRESS, PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED,
     SUBSCRIPTIONS_ACKNOWLEDGED, TOOLS_CHANGED,
 };
+
+/// Notification of how a task of 2025-11-25 stands.
+const TASK_STATUS: &str = "notifications/tasks/status";
 
 impl Instance {
     /// The call that a message belongs to, with the number of its request.
@@ -73,20 +75,21 @@ impl Instance {
                 return self.refuse(request.id, jsonrpc::INTERNAL_ERROR, why);
             }
         };
-        if let Some((id, call)) = &cause
-            && call.client.era == Era::Modern
-        {
-            // Its client is asked by ending the call, which whoever waits for the answer does.
-            let state = self.state.lock();
-            if let Some(pending) = state.pending.get(id) {
-                let _ = pending.events.send(Event::Question(Bytes::from(text)));
-            }
-            return;
-        }
         if let Some((_, call)) = &cause
             && !call.client.capabilities.can_answer(&request.method)
         {
             return self.refuse(request.id, jsonrpc::METHOD_NOT_FOUND, "the client does not have this");
+        }
+        if let Some((id, call)) = &cause
+            && call.client.era == Era::Modern
+        {
+            // Its client is asked by ending the call, which whoever waits for the answer does.
+            let is_taken = self.state.lock().pending.get_mut(id).is_some_and(|pending| pending.question(text.into()));
+            if !is_taken {
+                let why = "expected one question at a time of a client whose requests are stateless";
+                self.refuse(request.id, jsonrpc::INTERNAL_ERROR, why);
+            }
+            return;
         }
         let id = request.id.to_owned();
         let instance = Arc::clone(self);
@@ -128,9 +131,20 @@ impl Instance {
             }
             LOG_MESSAGE => self.logged(text, params.get::<Level>("level"), stream),
             TOOLS_CHANGED | PROMPTS_CHANGED | RESOURCES_CHANGED | RESOURCE_UPDATED => {
-                let uri = params.string("uri");
-                if let Some(slot) = self.slot.upgrade() {
-                    slot.changed(&notification.method, text, uri.as_deref());
+                let Some(slot) = self.slot.upgrade() else { return };
+                match (notification.method.as_str(), params.string("uri")) {
+                    (RESOURCE_UPDATED, Some(uri)) => slot.updated(text, &uri),
+                    (RESOURCE_UPDATED, None) => self.stats.garbage.inc(),
+                    (method, _) => slot.changed(method, text),
+                }
+            }
+            TASK_STATUS if self.owner().is_none() => {
+                // Where several share the connection, it is for the user whose task it is.
+                let Some(slot) = self.slot.upgrade() else { return };
+                let task = params.string("taskId").unwrap_or_default();
+                let learned = &slot.upstream.learned;
+                for session in slot.sessions().iter().filter(|session| learned.is_owner(&task, &session.user.user)) {
+                    session.relay_notification(text);
                 }
             }
             SUBSCRIPTIONS_ACKNOWLEDGED => {}

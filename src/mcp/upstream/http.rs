@@ -13,7 +13,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
-use super::instance::{Hello, Instance, Lost};
+use super::instance::{Hello, Instance, Lost, SESSION_GONE};
 use super::options;
 use super::sending::Message;
 use crate::protocol::jsonrpc::{Incoming, Object, splice};
@@ -38,8 +38,8 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(1_000);
 /// The longest such pause that an upstream may ask for.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Why a connection is to be opened again.
-const SESSION_GONE: &str = "its session is gone";
+/// Redirects of one request.
+const REDIRECTS_MAX: usize = 5;
 /// How often a stream is picked up again that brings nothing.
 const RESUMES_MAX: u32 = 5;
 
@@ -66,8 +66,8 @@ struct Shared {
 enum Read {
     /// With its end. The last event's id, and how long to wait.
     Ended(Option<String>, Option<u64>),
-    /// An event was too long.
-    TooLong,
+    /// An event was too long. The last event's id.
+    TooLong(Option<String>),
 }
 
 impl Endpoint {
@@ -92,7 +92,7 @@ impl Endpoint {
         // One that the program has chosen before stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        client = client.redirect(if options.follow_redirects { Policy::limited(5) } else { Policy::none() });
+        client = client.redirect(if options.follow_redirects { redirects() } else { Policy::none() });
         if !options.use_proxy {
             client = client.no_proxy();
         }
@@ -190,6 +190,14 @@ impl Shared {
     }
 }
 
+/// Redirects that keep the method and the body; others would make a GET of a POST.
+fn redirects() -> Policy {
+    Policy::custom(|attempt| {
+        let keeps = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        if keeps && attempt.previous().len() <= REDIRECTS_MAX { attempt.follow() } else { attempt.stop() }
+    })
+}
+
 async fn notify(shared: Arc<Shared>, instance: Arc<Instance>, text: Bytes) {
     match shared.post(&instance, text).timeout(NOTIFY_TIMEOUT).send().await {
         Ok(response) if response.status().is_success() => instance.heard(),
@@ -215,19 +223,26 @@ async fn request(shared: &Arc<Shared>, instance: &Arc<Instance>, id: u64, messag
         Err(error) => {
             let text = format!("the MCP server {:?} can't be reached: {}", instance.name, why(&error));
             let is_unserved = error.is_connect();
-            if is_unserved {
+            instance.lose(id, Lost { why: text, is_unserved });
+            if is_unserved && instance.has_no_calls() {
+                // Other streams may be well.
                 instance.ask_to_end(&why(&error));
             }
-            return instance.lose(id, Lost { why: text, is_unserved });
+            return;
         }
     };
     let status = response.status();
     if status == StatusCode::NOT_FOUND && !is_opening && shared.session.lock().is_some() {
         // It did not look at the request: the session is to be opened again. Source: Streamable HTTP, "Session Management".
-        instance.ask_to_end(SESSION_GONE);
         let why = format!("the session with the MCP server {:?} is gone", instance.name);
-        return instance.lose(id, Lost::unserved(why));
+        instance.lose(id, Lost::unserved(why));
+        return instance.ask_to_end(SESSION_GONE);
     }
+    if status.is_success() {
+        instance.has_begun(id);
+    }
+    // Whatever it says, it is there.
+    instance.heard();
     if is_opening && let Some(session) = response.headers().get(SESSION) {
         *shared.session.lock() = Some(session.clone());
     }
@@ -318,7 +333,7 @@ async fn answer_of_stream(shared: &Shared, instance: &Arc<Instance>, id: u64, re
         let (ended, retry_ms) = match next {
             Ok(response) => match read(shared, instance, Some(id), response).await {
                 Read::Ended(ended, retry_ms) => (ended, retry_ms),
-                Read::TooLong => return instance.too_long(shared.bytes_max + 1, shared.bytes_max, Some(id)),
+                Read::TooLong(_) => return instance.too_long(shared.bytes_max + 1, shared.bytes_max, Some(id)),
             },
             Err(_) => (None, None),
         };
@@ -380,7 +395,11 @@ async fn read(shared: &Shared, instance: &Arc<Instance>, stream: Option<u64>, mu
             }
         });
         if pushed.is_err() {
-            return Read::TooLong;
+            return Read::TooLong(last_id);
+        }
+        if stream.is_some_and(|id| !instance.is_pending(id)) {
+            // Answered: what an upstream does not close is left.
+            break;
         }
     }
     Read::Ended(last_id, retry_ms)
@@ -400,7 +419,10 @@ async fn standing(shared: Arc<Shared>, instance: Arc<Instance>) {
                     last_id = id.or(last_id);
                     wait = pause(retry_ms);
                 }
-                Read::TooLong => instance.too_long(shared.bytes_max + 1, shared.bytes_max, None),
+                Read::TooLong(id) => {
+                    instance.too_long(shared.bytes_max + 1, shared.bytes_max, None);
+                    last_id = id.or(last_id);
+                }
             },
             Err(StatusCode::NOT_FOUND) if shared.session.lock().is_some() => return instance.ask_to_end(SESSION_GONE),
             // The upstream is to be asked again, or has nothing of that sort.

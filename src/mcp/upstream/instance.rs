@@ -24,6 +24,9 @@ use crate::protocol::jsonrpc::{self, Incoming, Object, splice};
 use crate::protocol::mcp::version::Version;
 use crate::protocol::mcp::{CANCELLED, DISCOVER, INITIALIZE, PING};
 
+/// Why a connection over HTTP is to be opened again.
+pub(super) const SESSION_GONE: &str = "its session is gone";
+
 /// Questions of one upstream that wait for clients.
 pub(super) const ASKED_MAX: usize = 64;
 
@@ -55,8 +58,19 @@ pub(super) struct State {
 /// A request of ours that waits.
 pub(super) struct Pending {
     pub(super) call: Option<Arc<Call>>,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<Event>,
+    /// Whether a question in its course waits for the client: one at a time, since nobody takes more.
+    is_asking: bool,
+    /// Whether the upstream has begun to answer.
+    is_begun: bool,
     since: Time,
+}
+
+impl Pending {
+    /// Tells whoever waits of a question in the course of the request; false if one waits already.
+    pub(super) fn question(&mut self, text: Bytes) -> bool {
+        !std::mem::replace(&mut self.is_asking, true) && self.events.send(Event::Question(text)).is_ok()
+    }
 }
 
 /// A question of the upstream that waits for a client.
@@ -176,7 +190,10 @@ impl Instance {
             }
             state.last += 1;
             let id = state.last;
-            state.pending.insert(id, Pending { call: call.cloned(), events: sender, since: clock::now() });
+            state.pending.insert(
+                id,
+                Pending { call: call.cloned(), events: sender, is_asking: false, is_begun: false, since: clock::now() },
+            );
             id
         };
         let ticket = Ticket { instance: Arc::clone(self), id, events, method: method.into() };
@@ -210,9 +227,16 @@ impl Instance {
         clock::now().since(Time(self.last_heard.load(Ordering::Relaxed)))
     }
 
-    /// Whether no request waits for it.
-    pub(super) fn is_idle(&self) -> bool {
-        self.state.lock().pending.is_empty()
+    /// Whether no call of a client waits for it.
+    pub(super) fn has_no_calls(&self) -> bool {
+        self.state.lock().pending.values().all(|pending| pending.call.is_none())
+    }
+
+    /// Notes that the upstream has begun to answer a request: from here on it has served it.
+    pub(super) fn has_begun(&self, id: u64) {
+        if let Some(pending) = self.state.lock().pending.get_mut(&id) {
+            pending.is_begun = true;
+        }
     }
 
     /// Notes that it lives.
@@ -290,9 +314,12 @@ impl Instance {
 
     /// Makes another call hear what comes of a request.
     pub(super) fn hand_over(&self, id: u64, call: &Arc<Call>) {
-        if let Some(pending) = self.state.lock().pending.get_mut(&id) {
-            pending.call = Some(Arc::clone(call));
-        }
+        let before = self.state.lock().pending.get_mut(&id).map(|pending| {
+            pending.is_asking = false;
+            pending.call.replace(Arc::clone(call))
+        });
+        // Not under the lock: with its call a session may go, which takes locks of its own.
+        drop(before);
     }
 
     /// Ends the connection: every request that waits is lost, and questions are taken back.
@@ -303,9 +330,11 @@ impl Instance {
             state.has_ended = true;
             (std::mem::take(&mut state.pending), std::mem::take(&mut state.asked))
         };
-        for pending in pending.into_values() {
+        for (id, pending) in pending {
             self.stats.failed.inc();
-            let _ = pending.events.send(Event::Lost(Lost::new(self.why_ended())));
+            // What was never sent, or only to a session that was not there, did nothing.
+            let is_unserved = self.sending.withdraw(id) || (why == SESSION_GONE && !pending.is_begun);
+            let _ = pending.events.send(Event::Lost(Lost { why: self.why_ended(), is_unserved }));
         }
         for asked in asked.into_values() {
             asked.task.abort();
@@ -342,18 +371,19 @@ impl Instance {
     }
 
     /// Answers a question of the upstream with an error.
-    pub(super) fn refuse(&self, id: &RawValue, code: i64, message: &str) {
+    pub(in crate::mcp) fn refuse(&self, id: &RawValue, code: i64, message: &str) {
         let fault = crate::protocol::mcp::error::other(code, message, None);
         self.tell(jsonrpc::error_response(Some(id), &fault, jsonrpc::Compat::Standard));
     }
 
     /// Takes a request of ours back.
     fn cancel(&self, id: u64, method: &str, reason: &str) {
+        // Dropped after the lock: with its call a session may go, which takes locks of its own.
+        let _gone;
         let asked: Vec<_> = {
             let mut state = self.state.lock();
-            if state.pending.remove(&id).is_none() {
-                return;
-            }
+            let Some(pending) = state.pending.remove(&id) else { return };
+            _gone = pending;
             // Where it is not known who caused a question, the last call takes all of them along.
             let is_last = state.pending.values().all(|pending| pending.call.is_none());
             let is_its = |asked: &Asked| asked.cause.map_or(is_last, |cause| cause == id);

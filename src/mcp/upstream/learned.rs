@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -20,6 +21,12 @@ const TASK_ID_BYTES_MAX: usize = 1_024;
 pub(in crate::mcp) struct Learned {
     tasks: Mutex<Tasks>,
     headers: Mutex<Headers>,
+    /// It speaks the stateless era; and where it was opened in the other first, that alone.
+    is_modern: AtomicBool,
+    is_modern_only: AtomicBool,
+    has_opened: AtomicBool,
+    /// It ended, or said nothing, when it was opened with `server/discover`.
+    fears_discover: AtomicBool,
 }
 
 #[derive(Default)]
@@ -35,6 +42,39 @@ struct Headers {
 }
 
 impl Learned {
+    /// Notes that it speaks the stateless era, and that alone where `only`.
+    pub(in crate::mcp) fn note_modern(&self, only: bool) {
+        self.is_modern.store(true, Ordering::SeqCst);
+        if only {
+            self.is_modern_only.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a client of the stateless era is spoken for in it; or where not `is_modern`, one of the other.
+    pub(in crate::mcp) fn speaks_stateless(&self, is_modern: bool) -> bool {
+        let known = if is_modern { &self.is_modern } else { &self.is_modern_only };
+        known.load(Ordering::SeqCst)
+    }
+
+    pub(in crate::mcp) fn note_fear_of_discover(&self) {
+        self.fears_discover.store(true, Ordering::SeqCst);
+    }
+
+    /// Notes that it was opened with the stateless era tried first.
+    pub(in crate::mcp) fn note_opened(&self) {
+        self.has_opened.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is known if it speaks the stateless era.
+    pub(in crate::mcp) fn has_opened(&self) -> bool {
+        self.has_opened.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is to be opened with `initialize`, whoever it is for.
+    pub(in crate::mcp) fn fears_discover(&self) -> bool {
+        self.fears_discover.load(Ordering::SeqCst)
+    }
+
     /// Notes whose a task is that an answer to `tools/call` tells of.
     pub(in crate::mcp) fn note_task(&self, answer: &str, user: &Arc<str>) {
         let result = splice::get(answer, &["result"]).unwrap_or_default();

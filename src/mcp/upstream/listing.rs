@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Upstream;
 use super::instance::{Hello, result_of};
-use super::slot::Standing;
+use super::slot::{Slot, Standing};
 use crate::mcp::session::Session;
 use crate::protocol::jsonrpc::Object;
 use crate::protocol::mcp::client::{Client, Era};
@@ -32,14 +32,20 @@ pub(in crate::mcp) async fn whole_list(
     let lease = upstream.lease(session, client, introduction).ok()?;
     let slot = lease.slot();
     session.attach(slot);
-    slot.is_missed.store(true, std::sync::atomic::Ordering::SeqCst);
-    let is_down = matches!(slot.standing(), Standing::Down { why: Some(_), .. });
-    if is_down {
-        // It is tried again; nobody waits for that here.
+    let mut left_out = LeftOut(Some(Arc::clone(slot)));
+    let is_away = match slot.standing() {
+        Standing::Up(_) => false,
+        Standing::Down { why, .. } => why.is_some() || slot.is_missed(),
+        Standing::Starting | Standing::Closed => slot.is_missed(),
+    };
+    if is_away {
+        // It is tried again; nobody waits for that twice.
         slot.want();
         return None;
     }
     let instance = slot.up().await.ok()?;
+    // From here on it tells by itself when it is back.
+    left_out.0 = None;
     let is_modern = instance.hello().is_some_and(Hello::is_modern);
     if !instance.hello().is_some_and(|hello| hello.can(&[shelf.capability()])) {
         return Some(Vec::new());
@@ -78,6 +84,16 @@ pub(in crate::mcp) async fn whole_list(
             break;
         }
     }
-    slot.is_missed.store(false, std::sync::atomic::Ordering::SeqCst);
     Some(items)
+}
+
+/// A list that is given without an upstream, unless it comes to hold its items: its session is told when that is back.
+struct LeftOut(Option<Arc<Slot>>);
+
+impl Drop for LeftOut {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.0 {
+            slot.miss();
+        }
+    }
 }

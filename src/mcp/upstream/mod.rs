@@ -15,16 +15,15 @@ mod instance;
 mod learned;
 mod listing;
 mod options;
+mod places;
 mod sending;
 mod slot;
 mod stdio;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 pub use crate::metrics::Latency;
 pub(super) use attachment::Attachment;
@@ -32,15 +31,13 @@ pub(super) use instance::{Event, Hello, Instance, Lost, Ticket};
 use learned::Learned;
 pub(super) use listing::whole_list;
 pub use options::{Command, ENV_DEFAULT, Endpoint, Reach, Sharing, SpokenEra, UpstreamOptions};
-use slot::{Carrier, Key, Standing, own_introduction};
+pub(super) use places::Lease;
+use places::Slots;
+use slot::{Carrier, Standing};
 pub(super) use slot::{NotUp, Slot};
 
 use super::relay::Parked;
-use super::session::Session;
 use crate::metrics::{METRICS, UpstreamMetrics};
-use crate::protocol::mcp::client::{Client, Era};
-use crate::protocol::mcp::relay::Introduction;
-use crate::protocol::mcp::version::Version;
 
 /// One upstream.
 pub(super) struct Upstream {
@@ -51,12 +48,6 @@ pub(super) struct Upstream {
     slots: Mutex<Slots>,
     /// Calls that wait for stateless clients.
     pub(super) parked: Parked,
-}
-
-#[derive(Default)]
-struct Slots {
-    by_key: BTreeMap<Key, Arc<Slot>>,
-    last_lent: u64,
 }
 
 /// Whether an upstream can be used.
@@ -103,23 +94,6 @@ pub struct UpstreamHealth {
     pub last_fault: Option<String>,
 }
 
-/// A slot for one call, or for as long as a session is open.
-pub(super) struct Lease {
-    slot: Arc<Slot>,
-}
-
-impl Lease {
-    pub(super) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        *self.slot.is_lent.lock() = false;
-    }
-}
-
 impl Upstream {
     pub(super) fn new(name: &str, options: UpstreamOptions) -> Arc<Self> {
         let name = name.into();
@@ -136,107 +110,10 @@ impl Upstream {
     /// Starts the shared connection, where it is to start with the server.
     pub(super) fn boot(self: &Arc<Self>) {
         if self.options.starts_at_boot {
-            let is_modern = self.options.era == SpokenEra::Stateless;
-            if let Ok(slot) = self.shared(is_modern) {
+            if let Ok(slot) = self.shared(self.options.era == SpokenEra::Stateless) {
                 slot.want();
             }
         }
-    }
-
-    /// The place of a connection for a session's client.
-    ///
-    /// # Errors
-    /// There are as many as may be.
-    pub(super) fn lease(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        client: &Client,
-        introduction: &Introduction,
-    ) -> Result<Lease, NotUp> {
-        let is_modern = match self.options.era {
-            SpokenEra::Auto => client.era == Era::Modern,
-            SpokenEra::Legacy => false,
-            SpokenEra::Stateless => true,
-        };
-        let is_own = match self.options.sharing {
-            Sharing::Shared => false,
-            Sharing::Session => true,
-            // Of the stateless era an upstream asks in its answer, so that it is known whom.
-            Sharing::Auto => client.capabilities.can_be_asked() && !self.speaks_stateless_only(is_modern),
-        };
-        let slot = match (is_own, client.era) {
-            (false, _) => self.shared(is_modern)?,
-            (true, Era::Modern) => return self.lent(introduction, is_modern),
-            (true, Era::Legacy | Era::Elixir) => {
-                let params = session.introduction();
-                let params = params.unwrap_or_else(|| introduction.to_initialize(client.version));
-                let slot = self.slot(Key::Session(session.number()), params, is_modern)?;
-                if session.is_ready() {
-                    slot.client_is_ready();
-                }
-                slot
-            }
-        };
-        session.attach(&slot);
-        Ok(Lease { slot })
-    }
-
-    /// Whether connections that open in this era are known to be stateless.
-    fn speaks_stateless_only(&self, is_modern: bool) -> bool {
-        let slot = self.slots.lock().by_key.get(&Key::Shared { is_modern }).cloned();
-        match slot.map(|slot| slot.standing()) {
-            Some(Standing::Up(instance)) => instance.hello().is_some_and(Hello::is_modern),
-            // What is not known yet is learnt by trying.
-            _ => self.options.era == SpokenEra::Stateless,
-        }
-    }
-
-    fn shared(self: &Arc<Self>, is_modern: bool) -> Result<Arc<Slot>, NotUp> {
-        self.slot(Key::Shared { is_modern }, own_introduction(self.options.sharing), is_modern)
-    }
-
-    fn slot(self: &Arc<Self>, key: Key, introduction: Box<RawValue>, is_modern: bool) -> Result<Arc<Slot>, NotUp> {
-        let mut slots = self.slots.lock();
-        if let Some(slot) = slots.by_key.get(&key) {
-            return Ok(Arc::clone(slot));
-        }
-        self.check_room(&slots)?;
-        let slot = Slot::new(self, key, introduction, is_modern);
-        slots.by_key.insert(key, Arc::clone(&slot));
-        Ok(slot)
-    }
-
-    /// A place for one stateless call whose client may be asked, with an upstream that asks in the course of a call.
-    fn lent(self: &Arc<Self>, introduction: &Introduction, is_modern: bool) -> Result<Lease, NotUp> {
-        let params = introduction.to_initialize(Version::LATEST_LEGACY);
-        let mut slots = self.slots.lock();
-        let lent = slots.by_key.iter().filter(|(key, _)| matches!(key, Key::Lent(_)));
-        for (_, slot) in lent.filter(|(_, slot)| slot.introduces(&params)) {
-            let is_taken = std::mem::replace(&mut *slot.is_lent.lock(), true);
-            if !is_taken {
-                return Ok(Lease { slot: Arc::clone(slot) });
-            }
-        }
-        self.check_room(&slots)?;
-        slots.last_lent += 1;
-        let key = Key::Lent(slots.last_lent);
-        let slot = Slot::new(self, key, params, is_modern);
-        *slot.is_lent.lock() = true;
-        slots.by_key.insert(key, Arc::clone(&slot));
-        Ok(Lease { slot })
-    }
-
-    fn check_room(&self, slots: &Slots) -> Result<(), NotUp> {
-        let limit = self.options.instances_max;
-        if slots.by_key.len() >= limit {
-            let name = &self.name;
-            return Err(NotUp(format!("the MCP server {name:?} has as many connections as it may: {limit}")));
-        }
-        Ok(())
-    }
-
-    fn forget(&self, key: Key) {
-        self.slots.lock().by_key.remove(&key);
     }
 
     /// Whether its tools may want arguments as headers, and which is not known.
@@ -254,20 +131,9 @@ impl Upstream {
         })
     }
 
-    /// Ends all connections, and waits until their programs are gone.
-    pub(super) async fn stop(&self) {
-        let slots: Vec<_> = self.slots.lock().by_key.values().cloned().collect();
-        for slot in &slots {
-            slot.close();
-        }
-        for slot in slots {
-            slot.ended().await;
-        }
-    }
-
     /// How it stands.
     pub(super) fn health(&self) -> UpstreamHealth {
-        let slots: Vec<_> = self.slots.lock().by_key.values().cloned().collect();
+        let slots = self.slots.lock().all();
         let (mut state, mut connections) = (UpstreamState::Idle, 0);
         for slot in slots {
             let other = match slot.standing() {

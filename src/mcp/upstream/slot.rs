@@ -10,24 +10,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
 
 use super::handshake::{self, Opening};
-use super::instance::{Hello, Instance, Lost, Ticket};
+use super::instance::{Hello, Instance, Lost, Ticket, result_of};
 use super::{Sharing, Upstream, http, stdio};
 use crate::clock;
 use crate::mcp::session::Session;
 use crate::protocol::Time;
 use crate::protocol::jsonrpc;
 use crate::protocol::mcp::backoff::Backoff;
+use crate::protocol::mcp::hub::Shelf;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::version::Version;
 use crate::protocol::mcp::{
-    PROMPTS_CHANGED, RESOURCES_CHANGED, RESOURCES_SUBSCRIBE, RESOURCES_UNSUBSCRIBE, SET_LEVEL, SUBSCRIPTIONS_LISTEN,
-    TOOLS_CHANGED,
+    INITIALIZED, PROMPTS_CHANGED, RESOURCES_CHANGED, RESOURCES_SUBSCRIBE, RESOURCES_UNSUBSCRIBE, SET_LEVEL,
+    SUBSCRIPTIONS_LISTEN, TOOLS_CHANGED,
 };
 use crate::random;
 
@@ -45,6 +47,14 @@ pub(super) enum Key {
     Session(u64),
     /// One stateless call at a time.
     Lent(u64),
+}
+
+/// Who is behind a connection.
+pub(super) struct Introduced {
+    /// The params of `initialize`.
+    pub(super) params: Box<RawValue>,
+    /// The one user whose calls it has, of [`Key::Lent`].
+    pub(super) user: Option<Arc<str>>,
 }
 
 /// How it stands.
@@ -65,8 +75,7 @@ pub(super) enum Standing {
 pub(in crate::mcp) struct Slot {
     pub(super) upstream: Arc<Upstream>,
     pub(super) key: Key,
-    /// The params of `initialize`.
-    introduction: Box<RawValue>,
+    introduction: Introduced,
     /// Whether the stateless era is tried first.
     is_modern_first: bool,
     standing: watch::Sender<Standing>,
@@ -81,7 +90,7 @@ pub(in crate::mcp) struct Slot {
     last_used: Mutex<Time>,
     failed_starts: AtomicU64,
     /// Whether a list was given without it.
-    pub(super) is_missed: AtomicBool,
+    is_missed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -93,6 +102,17 @@ struct Interest {
     is_ready: bool,
 }
 
+/// Says that a slot's task has ended, however it did.
+struct Ended(Arc<Slot>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.standing.send_replace(Standing::Closed);
+        self.0.has_ended.send_replace(true);
+        self.0.upstream.forget(&self.0);
+    }
+}
+
 /// Why there is no connection.
 #[derive(Clone, Debug)]
 pub(in crate::mcp) struct NotUp(pub(in crate::mcp) String);
@@ -101,7 +121,7 @@ impl Slot {
     pub(super) fn new(
         upstream: &Arc<Upstream>,
         key: Key,
-        introduction: Box<RawValue>,
+        introduction: Introduced,
         is_modern_first: bool,
     ) -> Arc<Self> {
         let slot = Arc::new(Slot {
@@ -123,8 +143,8 @@ impl Slot {
         // Ends with `close`, which `ended` waits for.
         let kept = Arc::clone(&slot);
         tokio::spawn(async move {
-            keep(Arc::clone(&kept)).await;
-            kept.has_ended.send_replace(true);
+            let _ended = Ended(Arc::clone(&kept));
+            keep(kept).await;
         });
         slot
     }
@@ -135,9 +155,9 @@ impl Slot {
         let _ = self.has_ended.subscribe().wait_for(|has_ended| *has_ended).await;
     }
 
-    /// Whether it opens with these params of `initialize`.
-    pub(super) fn introduces(&self, params: &RawValue) -> bool {
-        self.introduction.get() == params.get()
+    /// Whether it opens with these params of `initialize`, for that user.
+    pub(super) fn introduces(&self, params: &RawValue, user: &Arc<str>) -> bool {
+        self.introduction.params.get() == params.get() && self.introduction.user.as_ref() == Some(user)
     }
 
     /// How it stands.
@@ -306,11 +326,85 @@ impl Slot {
         }
     }
 
-    /// Tells those who want to know of a change, in the upstream's words.
-    pub(super) fn changed(&self, method: &str, text: &str, uri: Option<&str>) {
-        for session in self.sessions() {
-            session.relay_change(method, text, uri);
+    /// Notes that a list was given without it.
+    pub(super) fn miss(&self) {
+        self.is_missed.store(true, Ordering::SeqCst);
+        // It may have come up just now, and told nobody.
+        if let Standing::Up(instance) = self.standing()
+            && instance.is_up()
+            && self.is_missed.swap(false, Ordering::SeqCst)
+        {
+            self.tell_lists(&instance);
         }
+    }
+
+    /// Whether a list was given without it, and it was not up since.
+    pub(super) fn is_missed(&self) -> bool {
+        self.is_missed.load(Ordering::SeqCst)
+    }
+
+    /// Tells those who want to know that the lists may be others.
+    fn tell_lists(&self, instance: &Instance) {
+        for (method, list) in [(TOOLS_CHANGED, "tools"), (PROMPTS_CHANGED, "prompts"), (RESOURCES_CHANGED, "resources")]
+        {
+            let Some(hello) = instance.hello().filter(|hello| hello.can(&[list])) else { continue };
+            let is_declared = hello.can(&[list, "listChanged"]);
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
+            for session in self.sessions().iter().filter(|session| is_declared || session.server.is_hub()) {
+                session.relay_change(method, &text);
+            }
+        }
+    }
+
+    /// Waits until it is closed.
+    async fn closed(&self) {
+        // The sender is part of self.
+        let _ = self.standing.subscribe().wait_for(|standing| matches!(standing, Standing::Closed)).await;
+    }
+
+    /// Tells those who want to know that lists are others, in the upstream's words.
+    pub(super) fn changed(&self, method: &str, text: &str) {
+        for session in self.sessions() {
+            session.relay_change(method, text);
+        }
+    }
+
+    /// Tells those who asked for a resource that it has another content. What is updated may be a part of what was asked for.
+    pub(super) fn updated(&self, text: &str, uri: &str) {
+        let wanting: Vec<(String, Vec<u64>)> = {
+            let interest = self.interest.lock();
+            let exact = interest.uris.get_key_value(uri);
+            let found: Vec<_> = match exact {
+                Some(exact) => vec![exact],
+                None => interest.uris.iter().filter(|(wanted, _)| uri.starts_with(wanted.as_str())).collect(),
+            };
+            found.into_iter().map(|(wanted, who)| (wanted.clone(), who.iter().copied().collect())).collect()
+        };
+        for (wanted, who) in wanting {
+            for number in who {
+                let session = self.sessions.lock().get(&number).and_then(Weak::upgrade);
+                if let Some(session) = session {
+                    session.relay_update(&self.upstream.name, text, &wanted);
+                }
+            }
+        }
+    }
+
+    /// Takes back what a session does not want to hear of any more, by the URI here or, of a hub, behind the server's name.
+    pub(in crate::mcp) fn release(&self, uri: &str, number: u64, is_hub: bool) {
+        let own = if is_hub {
+            Shelf::Resources.find(&[&self.upstream.name], uri, |_, own| self.wants(own, number))
+        } else {
+            None
+        };
+        let own = own.map_or(uri.to_owned(), |(_, own)| own);
+        if self.remove_interest(&own, number) {
+            self.subscription(RESOURCES_UNSUBSCRIBE, &own);
+        }
+    }
+
+    fn wants(&self, uri: &str, number: u64) -> bool {
+        self.interest.lock().uris.get(uri).is_some_and(|who| who.contains(&number))
     }
 
     /// Ends it for good.
@@ -320,10 +414,11 @@ impl Slot {
             Standing::Up(instance) => instance.ask_to_end("it is not needed any more"),
             _ => self.wanted.notify_one(),
         }
-        self.upstream.forget(self.key);
+        self.upstream.retire(self);
     }
 
-    fn is_closed(&self) -> bool {
+    /// Whether it has ended, or is about to.
+    pub(super) fn is_closed(&self) -> bool {
         matches!(*self.standing.borrow(), Standing::Closed)
     }
 
@@ -343,7 +438,18 @@ impl Slot {
         let is_unused =
             clock::now().since(*self.last_used.lock()) >= u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let may_end = !self.is_owned() && !self.is_booted();
-        may_end && is_unused && !*self.is_lent.lock() && instance.is_idle() && self.sessions.lock().is_empty()
+        may_end && is_unused && !*self.is_lent.lock() && instance.has_no_calls() && self.sessions.lock().is_empty()
+    }
+
+    /// Whether it is for single calls, and none has it.
+    fn is_for_nobody(&self) -> bool {
+        matches!(self.key, Key::Lent(_)) && !*self.is_lent.lock()
+    }
+
+    /// Notes that a call has done with it.
+    pub(super) fn give_back(&self) {
+        *self.last_used.lock() = clock::now();
+        *self.is_lent.lock() = false;
     }
 
     /// Whether it is up for as long as the server is.
@@ -399,7 +505,7 @@ impl Slot {
         let Some(hello) = instance.hello().filter(|hello| hello.is_modern()) else {
             return std::future::pending().await;
         };
-        let introduction = crate::protocol::mcp::relay::Introduction::of_initialize(&self.introduction);
+        let introduction = crate::protocol::mcp::relay::Introduction::of_initialize(&self.introduction.params);
         let mut open: Option<Ticket> = None;
         loop {
             let uris: Vec<String> = self.interest.lock().uris.keys().cloned().collect();
@@ -432,7 +538,13 @@ impl Slot {
             drop(before);
             let ended = async {
                 match &mut open {
-                    Some(ticket) => drop(ticket.answer().await),
+                    Some(ticket) => {
+                        let answer = ticket.answer().await;
+                        if answer.is_ok_and(|text| result_of(&text).is_err()) {
+                            // An upstream that refuses is not asked again, before something else is wanted.
+                            std::future::pending().await
+                        }
+                    }
                     None => std::future::pending().await,
                 }
             };
@@ -490,6 +602,9 @@ async fn keep(slot: Arc<Slot>) {
             End::Idle => {
                 tracing::info!(server = &*slot.upstream.name, "an MCP server that nobody uses is stopped");
                 was_up = false;
+                if slot.is_for_nobody() {
+                    return slot.close();
+                }
                 slot.stands(Standing::Down { why: None, until: Time(0) });
                 continue;
             }
@@ -500,15 +615,19 @@ async fn keep(slot: Arc<Slot>) {
         }
         slot.upstream.stats.broke(&why);
         tracing::warn!(server = &*slot.upstream.name, why, "an MCP server ended, or could not be started");
+        if !has_been_up && slot.is_for_nobody() {
+            // Whoever wanted it has heard why; the next one gets another.
+            slot.stands(Standing::Down { why: Some(why), until: clock::now() });
+            return slot.close();
+        }
         let lived_ms = if has_been_up { clock::now().since(began) } else { 0 };
         let pause_ms = backoff.pause_ms(lived_ms, u32::from_be_bytes(random::bytes()));
         if !slot.stands(Standing::Down { why: Some(why), until: clock::now() + pause_ms }) {
             return;
         }
-        let mut closed = slot.standing.subscribe();
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
-            _ = closed.wait_for(|standing| matches!(standing, Standing::Closed)) => return,
+            () = slot.closed() => return,
         }
     }
 }
@@ -522,8 +641,9 @@ async fn live(slot: &Arc<Slot>, was_up: bool) -> (End, bool) {
         Err(why) => return (End::Broken(why), false),
     };
     let opening = Opening {
-        introduction: &slot.introduction,
+        introduction: &slot.introduction.params,
         is_modern_first: slot.is_modern_first,
+        learned: &slot.upstream.learned,
         era: options.era,
         leaves_initialized: slot.is_owned() && !slot.interest.lock().is_ready,
     };
@@ -536,28 +656,31 @@ async fn live(slot: &Arc<Slot>, was_up: bool) -> (End, bool) {
                 Err(format!("it did not shake hands within {} ms", options.start_timeout.as_millis()))
             }),
             why = instance.wants_end() => Err(why),
+            () = slot.closed() => Err("it is not needed any more".to_owned()),
         }
     };
     if let Err(why) = shaken {
         instance.end(&why);
         carrier.stop(false).await;
-        return (End::Broken(why), false);
+        let end = if slot.is_closed() { End::Closed } else { End::Broken(why) };
+        return (end, false);
     }
     slot.upstream.stats.started.inc();
-    slot.restore(&instance);
     if !slot.stands(Standing::Up(Arc::clone(&instance))) {
         instance.ask_to_end("it is not needed any more");
     }
+    if opening.leaves_initialized && was_up && slot.interest.lock().is_ready {
+        // The client said so while the connection was being made again.
+        instance.tell(jsonrpc::bare_notification(INITIALIZED));
+    }
+    // After it is said to be up: whoever wants more from here on says so itself.
+    slot.restore(&instance);
+    // Of those who waited for the start.
+    let _ = slot.wanted.notified().now_or_never();
     tracing::info!(server = &*slot.upstream.name, "an MCP server is up");
     if slot.is_missed.swap(false, Ordering::SeqCst) || was_up {
         // It may offer other things than before.
-        for (method, list) in [(TOOLS_CHANGED, "tools"), (PROMPTS_CHANGED, "prompts"), (RESOURCES_CHANGED, "resources")]
-        {
-            if instance.hello().is_some_and(|hello| hello.can(&[list, "listChanged"])) {
-                let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
-                slot.changed(method, &text, None);
-            }
-        }
+        slot.tell_lists(&instance);
     }
     let end = tokio::select! {
         biased;

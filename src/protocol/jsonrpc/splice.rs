@@ -5,6 +5,7 @@
 //! readers differ in which one they take.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -80,6 +81,29 @@ pub fn remove<'a>(object: &'a str, path: &[&str]) -> Option<Cow<'a, str>> {
         let whole = if is_first { whole.trim_start().strip_prefix(',').unwrap_or(whole) } else { whole };
         text.push_str(whole);
         is_first = false;
+    }
+    text.push_str(&object[before..]);
+    Some(Cow::Owned(text))
+}
+
+/// The object with the first of those fields that share a key; unchanged where none do. `None` where it is no JSON object.
+///
+/// Readers differ in which of them they take: who checks one and passes all on has checked nothing.
+pub fn without_repeats(object: &str) -> Option<Cow<'_, str>> {
+    let fields = fields(object)?;
+    let mut seen = BTreeSet::new();
+    let is_first: Vec<bool> = fields.iter().map(|field| seen.insert(&field.key)).collect();
+    if is_first.iter().all(|is_first| *is_first) {
+        return Some(Cow::Borrowed(object));
+    }
+    let mut text = String::with_capacity(object.len());
+    let mut before = 0;
+    for (field, is_first) in fields.iter().zip(is_first) {
+        // The first field of an object is never a repeat, so that each repeat has a comma before it.
+        if is_first {
+            text.push_str(&object[before..field.end()]);
+        }
+        before = field.end();
     }
     text.push_str(&object[before..]);
     Some(Cow::Owned(text))
@@ -190,6 +214,18 @@ mod tests {
         assert_eq!(set(r#"{"id":1,"x":2,"id":3}"#, &["id"], "9").as_deref(), Some(r#"{"id":9,"x":2,"id":9}"#));
         assert_eq!(remove(r#"{"id":1,"x":2,"id":3}"#, &["id"]).as_deref(), Some(r#"{"x":2}"#));
         assert_eq!(get(r#"{"id":1,"x":2,"id":3}"#, &["id"]), Some("1"));
+    }
+
+    #[test]
+    fn of_keys_that_come_twice_the_first_stays() {
+        let without = |text| without_repeats(text).map(Cow::into_owned);
+
+        assert_eq!(
+            without(r#"{"a":1 , "b":2,"\u0061":3 ,"c":[{"a":1,"a":2}],"b":4}"#).as_deref(),
+            Some(r#"{"a":1 , "b":2 ,"c":[{"a":1,"a":2}]}"#)
+        );
+        assert_eq!(without(r#"{ "a" : 1 }"#).as_deref(), Some(r#"{ "a" : 1 }"#));
+        assert_eq!(without("[]"), None);
     }
 
     #[test]

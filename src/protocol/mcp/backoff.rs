@@ -28,7 +28,8 @@ impl Backoff {
         let whole = FIRST_MS.saturating_mul(1 << self.tries.min(32)).min(self.max_ms);
         self.tries = self.tries.saturating_add(1);
         let half = whole / 2;
-        half + (whole - half) * u64::from(random) / u64::from(u32::MAX)
+        let spread = u128::from(whole - half) * u128::from(random) / u128::from(u32::MAX);
+        half + u64::try_from(spread).unwrap_or(u64::MAX - half)
     }
 }
 

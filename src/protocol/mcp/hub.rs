@@ -90,35 +90,53 @@ impl Shelf {
     }
 
     /// The item under the name that it has among those that are `taken`, which then has it too. `None` where its server has
-    /// two of one name.
+    /// two of one name, or has no name left.
     pub fn listed<'i>(self, server: &str, item: &'i str, taken: &mut BTreeSet<String>) -> Option<Cow<'i, str>> {
-        let name = self.name_of(item)?;
+        let mut name = self.name_of(item)?;
         if taken.insert(name.clone()) {
             return Some(Cow::Borrowed(item));
         }
-        let prefixed = self.prefixed(server, &name);
-        let text = serde_json::Value::from(prefixed.as_str()).to_string();
-        taken.insert(prefixed).then(|| splice::set(item, &[self.name_key()], &text).map(Cow::Owned)).flatten()
+        for _ in 0..PREFIXES_MAX {
+            name = self.prefixed(server, &name);
+            if taken.insert(name.clone()) {
+                let text = serde_json::Value::from(name).to_string();
+                return splice::set(item, &[self.name_key()], &text).map(Cow::Owned);
+            }
+        }
+        None
     }
 
     /// Which of the servers, in their order, has what is listed under a name, and how it calls it. `has` says whether a server
     /// has a name of its own.
-    pub fn find<'s>(
-        self,
-        servers: impl Iterator<Item = &'s str> + Clone,
-        name: &str,
-        has: impl Fn(usize, &str) -> bool,
-    ) -> Option<(usize, String)> {
-        let bare = servers.clone().enumerate().find(|(index, _)| has(*index, name));
-        if let Some((index, _)) = bare {
-            return Some((index, name.to_owned()));
-        }
-        servers.enumerate().find_map(|(index, server)| {
-            let own = self.unprefixed(server, name)?;
-            has(index, own).then(|| (index, own.to_owned()))
+    ///
+    /// It finds what [`Shelf::listed`] lists, whatever names servers choose, and beside that what stands behind its server's name
+    /// though nothing clashes.
+    pub fn find(self, servers: &[&str], name: &str, has: impl Fn(usize, &str) -> bool) -> Option<(usize, String)> {
+        let claimed_before = |index: usize, own: &str| (0..index).any(|earlier| has(earlier, own));
+        let listed = servers.iter().enumerate().find_map(|(index, server)| {
+            if has(index, name) {
+                return Some((index, name.to_owned()));
+            }
+            let mut own = self.unprefixed(server, name)?;
+            for _ in 0..PREFIXES_MAX {
+                if has(index, own) && claimed_before(index, own) {
+                    return Some((index, own.to_owned()));
+                }
+                own = self.unprefixed(server, own)?;
+            }
+            None
+        });
+        listed.or_else(|| {
+            servers.iter().enumerate().find_map(|(index, server)| {
+                let own = self.unprefixed(server, name)?;
+                has(index, own).then(|| (index, own.to_owned()))
+            })
         })
     }
 }
+
+/// How often a server's name may stand before one of its names.
+const PREFIXES_MAX: usize = 3;
 
 /// A server's name as the scheme of a URI may begin. Source: RFC 3986, 3.1.
 fn scheme_of(server: &str) -> Cow<'_, str> {
@@ -149,17 +167,26 @@ mod tests {
     #[test]
     fn what_is_listed_is_found_and_so_is_everything_behind_its_server() {
         let names: [&[&str]; 3] = [&["read"], &["read", "write"], &["b__read"]];
-        let find = |name: &str| {
-            Shelf::Prompts.find(["a", "b", "c"].into_iter(), name, |index, own| names[index].contains(&own))
-        };
+        let find = |name: &str| Shelf::Prompts.find(&["a", "b", "c"], name, |index, own| names[index].contains(&own));
 
         assert_eq!(find("read"), Some((0, "read".into())));
         assert_eq!(find("write"), Some((1, "write".into())));
         assert_eq!(find("b__write"), Some((1, "write".into())));
-        assert_eq!(find("b__read"), Some((2, "b__read".into())), "a name as it is comes first");
+        assert_eq!(find("b__read"), Some((1, "read".into())), "no later server takes what is listed as another's");
         assert_eq!(find("a__write"), None);
         assert_eq!(find("c__b__read"), Some((2, "b__read".into())));
-        let uris = Shelf::Resources.find(["x"].into_iter(), "x+a:b", |_, own| own == "a:b");
+        let names: [&[&str]; 3] = [&["read", "b__read"], &["read"], &["read"]];
+        let find = |name: &str| Shelf::Prompts.find(&["a", "b", "c"], name, |index, own| names[index].contains(&own));
+        let mut taken = BTreeSet::new();
+        for (index, server) in ["a", "b", "c"].into_iter().enumerate() {
+            for name in names[index] {
+                let item = format!("{{\"name\":\"{name}\"}}");
+                let listed = Shelf::Prompts.listed(server, &item, &mut taken).expect("listed").into_owned();
+                let exposed = Shelf::Prompts.name_of(&listed).expect("a name");
+                assert_eq!(find(&exposed), Some((index, (*name).into())), "{exposed}");
+            }
+        }
+        let uris = Shelf::Resources.find(&["x"], "x+a:b", |_, own| own == "a:b");
         assert_eq!(uris, Some((0, "a:b".into())));
     }
 }

@@ -98,9 +98,10 @@ impl Introduction {
 
     /// The params of an `initialize` that says the same.
     pub fn to_initialize(&self, version: Version) -> Box<RawValue> {
-        let unknown = json!({"name": "unknown", "version": "0"});
-        let info = self.info.clone().unwrap_or_else(|| jsonrpc::raw(&unknown));
-        jsonrpc::raw(&json!({"protocolVersion": version, "capabilities": self.capabilities, "clientInfo": info}))
+        let info = self.info.as_ref().map_or(r#"{"name":"unknown","version":"0"}"#, |info| info.get());
+        let capabilities = self.capabilities.get();
+        let text = format!(r#"{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{info}}}"#);
+        RawValue::from_string(text).expect("an object of JSON values is one")
     }
 }
 
@@ -161,12 +162,39 @@ pub fn question_of(embedded: &jsonrpc::Object<'_>) -> String {
 }
 
 /// A question that came as a request, as it stands in an answer.
-pub fn embedded(question: &jsonrpc::Object<'_>) -> Box<RawValue> {
-    let mut text = "{}".to_owned();
-    for (key, value) in question.fields().filter(|(key, _)| !matches!(*key, "jsonrpc" | "id")) {
-        text = edit(&text, &[key], value.get());
+pub fn embedded(question: &str) -> String {
+    let text = without(question, &["jsonrpc"]);
+    without(&text, &["id"]).into_owned()
+}
+
+/// A response that asks a stateless client for more: one question by its key, and the state to bring along.
+pub fn input_required(id: &RawValue, key: &str, question: &str, state: &str, server_info: Option<&RawValue>) -> String {
+    let (key, state) = (jsonrpc::raw(key), jsonrpc::raw(state));
+    let text = format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"input_required","inputRequests":{{{key}:{question}}},"requestState":{state}}}}}"#
+    );
+    match server_info {
+        Some(info) => edit(&text, &["result", META, META_SERVER_INFO], info.get()),
+        None => text,
     }
-    RawValue::from_string(text).expect("an object with fields added is one")
+}
+
+/// A client's message as it is passed on: of keys that come twice where this side looks, only the first is.
+///
+/// # Panics
+/// If `text` is no JSON object.
+pub fn unambiguous(text: &str) -> String {
+    let text = splice::without_repeats(text).expect(NO_OBJECT);
+    let Some(params) = splice::get(&text, &["params"]) else { return text.into_owned() };
+    let Some(plain) = splice::without_repeats(params) else { return text.into_owned() };
+    let plain = match splice::get(&plain, &[META]).and_then(splice::without_repeats) {
+        Some(Cow::Owned(meta)) => Cow::Owned(edit(&plain, &[META], &meta)),
+        _ => plain,
+    };
+    match plain {
+        Cow::Borrowed(_) => text.into_owned(),
+        Cow::Owned(plain) => edit(&text, &["params"], &plain),
+    }
 }
 
 /// An answer to `tasks/list` with these tasks alone.
@@ -318,6 +346,29 @@ mod tests {
         assert_eq!(
             request(r#"{"id":"a","method":"m"}"#, 7, true),
             r#"{"id":7,"method":"m","params":{"_meta":{"progressToken":7}}}"#
+        );
+    }
+
+    #[test]
+    fn of_what_comes_twice_the_first_is_passed_on() {
+        let plain = r#"{"id":1,"method":"m","params":{"a":[{"b":1,"b":2}],"_meta":{"t":1.0}}}"#;
+        assert_eq!(unambiguous(plain), plain);
+        let twice =
+            r#"{"method":"a","params":{"taskId":"x","taskId":"y","_meta":{"p":1,"p":2}},"method":"b","params":{}}"#;
+        assert_eq!(unambiguous(twice), r#"{"method":"a","params":{"taskId":"x","_meta":{"p":1}}}"#);
+        assert_eq!(unambiguous(r#"{"params":[1]}"#), r#"{"params":[1]}"#);
+    }
+
+    #[test]
+    fn a_question_keeps_its_text_in_an_answer() {
+        let asked =
+            r#"{"jsonrpc":"2.0","params":{"z":12345678901234567890123,"a":1e2},"id":"q","method":"roots/list"}"#;
+
+        let text = input_required(&raw("7"), "question", &embedded(asked), "s", None);
+
+        assert_eq!(
+            text,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"resultType":"input_required","inputRequests":{"question":{"params":{"z":12345678901234567890123,"a":1e2},"method":"roots/list"}},"requestState":"s"}}"#
         );
     }
 

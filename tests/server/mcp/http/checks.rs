@@ -131,7 +131,7 @@ fn unknown_servers_are_not_found_and_known_ones_are_apart() {
 
     assert_eq!(
         (name("/mcp"), name("/mcp/"), name("/mcp/lab"), name("/mcp/other")),
-        ("lab".into(), "lab".into(), "lab".into(), "other".into())
+        ("hub".into(), "hub".into(), "lab".into(), "other".into())
     );
     assert_eq!(refused(lab.post_to("/mcp/none", &[], body.as_bytes())), (404, -32600));
     assert_eq!(lab.post_to("/mcp/lab/x", &[], body.as_bytes()).status, 404);
