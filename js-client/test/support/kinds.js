@@ -35,13 +35,14 @@ class Kind {
     Object.assign(this, { name, line, era, options })
   }
 
-  /** A client that answers what servers ask, where its capabilities say so: elicitation with the name Ada, sampling with "something". */
-  makeClient({ capabilities = { sampling: {}, elicitation: {} }, ...options } = {}) {
+  /** A client that answers what servers ask, where its capabilities say so: elicitation with the name Ada, sampling with "something", `roots`. */
+  makeClient({ capabilities = { sampling: {}, elicitation: {} }, roots = [], ...options } = {}) {
     const Client = this.line === 1 ? ClientV1 : ClientV2
     const client = new Client(INFO, { capabilities, ...this.options, ...options })
     const answer = (capability, method, handler) => capabilities[capability] && client.setRequestHandler(this.named(method), handler)
     answer("elicitation", "elicitation/create", () => ({ action: "accept", content: { name: "Ada" } }))
     answer("sampling", "sampling/createMessage", () => ({ role: "assistant", model: "m", content: { type: "text", text: "something" } }))
+    answer("roots", "roots/list", () => ({ roots }))
     return client
   }
 

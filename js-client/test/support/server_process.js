@@ -18,6 +18,9 @@ export const startReference = (port = 0) => Server.start(binary("REFERENCE_BIN",
 /** Bennu itself, with its embedded defaults. */
 export const startBennu = (port = 0) => Server.start(binary("BENNU_BIN", "bennu"), (p) => ["serve", "--server-listen", `127.0.0.1:${p}`], port)
 
+/** Bennu with a settings file, which says where to listen. */
+export const startBennuWith = (file) => Server.start(binary("BENNU_BIN", "bennu"), () => ["serve", "--config", file], 0)
+
 /** One of the library's examples, by its name. `args` gives its command line for a port; it finds the port in PORT as well. */
 export const startExample = (name, port = 0, args = () => []) => Server.start(exampleBinary(name), args, port)
 
