@@ -197,8 +197,12 @@ function toldDirectly(t, name, era, requests) {
 
 /** Has the same requests told directly and by the gateway. Servers may spell ids anew; the gateway's are the client's own. */
 async function compare(t, way, name, era, requests) {
-  const expected = await toldDirectly(t, name, era, requests)
-  const actual = await tell(await WAYS[way](t, gateway, name), requests)
+  const telling = toldDirectly(t, name, era, requests)
+  const peer = await WAYS[way](t, gateway, name)
+  // Both processes start at once; then one after the other does what it is asked.
+  const [opened] = await tell(peer, requests.slice(0, 1))
+  const expected = await telling
+  const actual = [opened, ...(await tell(peer, requests.slice(1)))]
   for (const [at, request] of requests.entries()) {
     assert.deepEqual(actual[at].texts, expected[at].texts, request)
     assert.equal(actual[at].id, idOf(request))
