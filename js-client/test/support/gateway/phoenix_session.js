@@ -69,6 +69,8 @@ class PhoenixSession {
         resolve(message)
       })
     })
+    // Whoever does not wait for the answer need not hear that there is none.
+    answer.catch(() => {})
     this.push({ jsonrpc: "2.0", id, method, ...(params && { params }) })
     return answer
   }
