@@ -34,7 +34,6 @@ before(async () => {
     odd_one: odd("odd_one"),
     odd_two: odd("odd_two"),
     restless: odd("restless"),
-    time: upstreams.time(),
   })
 })
 after(async () => {
@@ -62,7 +61,7 @@ const reached = async (server, mark) => (await readOddLog(logs[server])).filter(
 /** Asserts what the hub lists, whoever asked. */
 function assertTools(names) {
   assert.equal(new Set(names).size, names.length, "a name is there once")
-  for (const name of ["countdown", "echo", "read_text_file", "read_graph", "progress", "convert_time"]) assert.ok(names.includes(name), name)
+  for (const name of ["countdown", "echo", "read_text_file", "read_graph", "progress"]) assert.ok(names.includes(name), name)
   for (const server of ["odd_two", "restless"]) assert.ok(names.includes(`${server}__progress`), server)
   assert.ok(!names.some((name) => /^(odd_one|everything|broken)__/.test(name)), names.join())
 }
@@ -78,7 +77,6 @@ for (const kind of KINDS) {
       assert.equal(await session.text("echo", { message: "hub" }), "Echo: hub")
       assert.match(await session.text("list_allowed_directories"), /\/files$/)
       assert.match(await session.text("files__list_allowed_directories"), /\/files$/)
-      assert.match(await session.text("convert_time", { source_timezone: "UTC", time: "12:00", target_timezone: "Asia/Tokyo" }), /\+9\.0h/)
       const told = []
       await session.call("odd_two__progress", { count: 5 }, { onprogress: ({ progress }) => told.push(progress) })
       assert.deepEqual(told, [1, 2, 3, 4, 5])
