@@ -290,7 +290,7 @@ describe("the hub", () => {
   })
 
   test("serves the others, while one does not so much as answer", ONE_TEST, async (t) => {
-    const hangs = { command: "sleep", args: ["1000"], start_timeout_ms: 4_000 }
+    const hangs = { command: "sleep", args: ["1000"], start_timeout_ms: 3_500 }
     const { session, names } = await openHub(t, { hangs, one: legacyOdd("one.log") })
 
     assert.ok((await names()).includes("progress"))

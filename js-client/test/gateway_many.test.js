@@ -6,7 +6,6 @@ import { after, before, test } from "node:test"
 import { openLegacySession } from "./support/gateway/phoenix_session.js"
 import { startGateway } from "./support/gateway/server.js"
 import * as upstreams from "./support/upstreams.js"
-import { finallyDo } from "./support/waiting.js"
 
 const ONE_TEST = { timeout: 30_000 }
 /** No more than a run tells its watchers at once. */
@@ -18,12 +17,8 @@ before(async () => {
 })
 after(() => gateway?.close())
 
-async function open(t, server, count) {
-  const sessions = await Promise.all(Array.from({ length: count }, () => openLegacySession(t, gateway, `mcp:server:${server}`)))
-  // Together: phoenix.js looks only now and then whether a socket is closed.
-  finallyDo(t, () => Promise.all(sessions.map(({ socket }) => new Promise((resolve) => socket.disconnect(resolve)))))
-  return sessions
-}
+const open = (t, server, count) =>
+  Promise.all(Array.from({ length: count }, () => openLegacySession(t, gateway, `mcp:server:${server}`)))
 
 const numbers = (count) => Array.from({ length: count }, (_, at) => at + 1)
 

@@ -16,8 +16,17 @@ export function openSocket(t, endpoint, { Phoenix = { Socket }, ...options } = {
     heartbeatIntervalMs: 2_000,
     ...options,
   })
-  finallyDo(t, () => new Promise((resolve) => socket.disconnect(resolve)))
+  finallyDo(t, () => closed(socket))
   return socket
+}
+
+/** Disconnects a socket. phoenix.js looks only every now and then whether its connection is closed. */
+function closed(socket) {
+  const { conn } = socket
+  return new Promise((resolve) => {
+    if (conn instanceof WebSocket) conn.once("close", resolve)
+    socket.disconnect(resolve)
+  })
 }
 
 /** Connects a client of a kind through a transport of its own. `options.client` are the client's, the others the transport's. */
