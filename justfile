@@ -52,7 +52,11 @@ model cases="200000":
 churn visits="1000000":
     BENNU_CHURN_VISITS={{visits}} cargo test --test churn ten_thousand -- --nocapture
 
+# MCP servers behind this one that are killed and hung under load, for longer than the tests do; the seed is printed.
+chaos seconds="60":
+    BENNU_CHAOS_SECONDS={{seconds}} cargo test --test server chaos -- --nocapture
+
 # The long searches, which no test run waits for: every fuzzer, random conversations beside their model, connections that
-# break off.
-soak: fuzz-all model churn
+# break off, upstreams that are killed.
+soak: fuzz-all model churn chaos
     SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600

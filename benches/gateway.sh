@@ -4,12 +4,12 @@
 # ratios, and goal by goal whether it is reached. Exits 1 if one isn't.
 #
 # Needs two cores: the gateways and their upstreams get one, the load the other. Build first:
-#   cargo build --release --bin bennu --example odd_upstream
+#   cargo build --release --bin bennu
 #   cargo build --release -p bennu-mcp-peers --bin rmcp_server
 #   ./scripts/install.sh        (mcp-proxy)
 #
 # Settings, all from the environment:
-#   BENNU, ODD, RMCP   the binaries            (target/release: bennu, examples/odd_upstream, rmcp_server)
+#   BENNU, RMCP        the binaries            (target/release: bennu, rmcp_server)
 #   OUT                file of JSON lines      (target/bench/gateway-DATE.jsonl)
 #   ROUNDS             rounds                  (5)
 #   SECONDS_A_RUN      measured window         (4)
@@ -19,7 +19,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bennu=${BENNU:-target/release/bennu}
-odd=${ODD:-target/release/examples/odd_upstream}
 rmcp=${RMCP:-target/release/rmcp_server}
 proxy=js-client/node_modules/mcp-proxy/dist/bin/mcp-proxy.mjs
 out=${OUT:-target/bench/gateway-$(date -u +%Y%m%dT%H%M%SZ).jsonl}
@@ -31,7 +30,7 @@ proxy_port=$((port + 2))
 
 source benches/lib.sh
 
-begin "the top of this script says how to build it" "$odd" "$rmcp" "$proxy"
+begin "the top of this script says how to build it" "$rmcp" "$proxy"
 
 settings=$logs/bennu.toml
 cat >"$settings" <<END
@@ -44,20 +43,20 @@ tool_calls_per_session_max = 1_000
 [mcp.servers.http]
 url = "http://127.0.0.1:$rmcp_port/mcp"
 [mcp.servers.stdio]
-command = "$odd"
-args = ["--plain-envelope", "--era", "legacy"]
+command = "$rmcp"
+args = ["--stdio"]
 END
 
 for round in $(seq "$rounds"); do
   serve rmcp "$rmcp_port" env TOKIO_WORKER_THREADS=1 "$rmcp" "$rmcp_port"
   serve gateway "$port" "$bennu" serve --config "$settings"
-  serve proxy "$proxy_port" node "$proxy" --port "$proxy_port" --host 127.0.0.1 --server stream -- "$odd" --plain-envelope --era legacy
+  serve proxy "$proxy_port" node "$proxy" --port "$proxy_port" --host 127.0.0.1 --server stream -- "$rmcp" --stdio
   time=(--seconds "$seconds" --warmup 1)
   direct=(--era legacy --tool echo --url "http://127.0.0.1:$rmcp_port/mcp" "${time[@]}")
   through=(--era legacy --tool echo --url "http://127.0.0.1:$port/mcp/http" "${time[@]}")
   channel=(--url "ws://127.0.0.1:$port/socket/websocket" --topic mcp:server:http --tool echo "${time[@]}")
-  stdio=(--era legacy --tool echo_raw --url "http://127.0.0.1:$port/mcp/stdio" "${time[@]}")
-  proxied=(--era legacy --tool echo_raw --url "http://127.0.0.1:$proxy_port/mcp" "${time[@]}")
+  stdio=(--era legacy --tool echo --url "http://127.0.0.1:$port/mcp/stdio" "${time[@]}")
+  proxied=(--era legacy --tool echo --url "http://127.0.0.1:$proxy_port/mcp" "${time[@]}")
   load rmcp mcp-http "direct-1x1/$round" "${direct[@]}" -c 1 -d 1
   load gateway mcp-http "through-1x1/$round" "${through[@]}" -c 1 -d 1
   load rmcp mcp-http "direct-32x1/$round" "${direct[@]}" -c 32 -d 1

@@ -177,7 +177,7 @@ impl Hub {
     ) -> Box<RawValue> {
         let session = &call.session;
         let gathered = self.gather(call, introduction, shelf).await;
-        let mut taken = BTreeSet::new();
+        let (mut taken, mut seen) = (BTreeSet::new(), BTreeSet::new());
         let mut of_member: BTreeMap<usize, usize> = BTreeMap::new();
         let (mut page, mut next) = (Vec::new(), None);
         // Names of servers that are away now keep those of later ones from taking their place.
@@ -196,6 +196,10 @@ impl Hub {
             at = *place;
             let index = of_member.entry(*place).or_default();
             *index += 1;
+            // A server's own second item of a name can't be reached, here or there.
+            if shelf.name_of(item).is_none_or(|name| !seen.insert((*place, name))) {
+                continue;
+            }
             let Some(listed) = shelf.listed(&self.members[*place].name, item, &mut taken) else { continue };
             if after.is_some_and(|after| (*place, *index) <= after) {
                 continue;

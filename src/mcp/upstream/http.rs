@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use super::instance::{Hello, Instance, Lost, SESSION_GONE};
@@ -38,6 +38,8 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(1_000);
 /// The longest such pause that an upstream may ask for.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long an upstream may take to end the stream of an answer that it gave.
+const END_OF_STREAM: Duration = Duration::from_secs(1);
 /// Redirects of one request.
 const REDIRECTS_MAX: usize = 5;
 /// How often a stream is picked up again that brings nothing.
@@ -54,7 +56,7 @@ pub(super) struct Endpoint {
 
 struct Shared {
     client: Client,
-    url: String,
+    url: Url,
     headers: HeaderMap,
     bytes_max: usize,
     session: Mutex<Option<HeaderValue>>,
@@ -96,10 +98,12 @@ impl Endpoint {
         if !options.use_proxy {
             client = client.no_proxy();
         }
+        // What is wrong with it stays out of the text: it may hold what is secret.
+        let url = Url::parse(&options.url).map_err(|_| "its URL is none".to_owned())?;
         let client = client.build().map_err(|error| format!("preparing requests: {error}"))?;
         let shared = Arc::new(Shared {
             client,
-            url: options.url.clone(),
+            url,
             headers: given,
             bytes_max,
             session: Mutex::default(),
@@ -160,7 +164,7 @@ impl Endpoint {
         self.tasks.abort_all();
         let session = self.shared.session.lock().take();
         if let Some(session) = session {
-            let request = self.shared.client.delete(&self.shared.url).headers(self.shared.headers.clone());
+            let request = self.shared.client.delete(self.shared.url.clone()).headers(self.shared.headers.clone());
             let told = request.header(SESSION, session).timeout(DELETE_TIMEOUT).send().await;
             tracing::debug!(told = told.is_ok(), "the session with an MCP server is ended");
         }
@@ -183,7 +187,7 @@ impl Shared {
     fn post(&self, instance: &Instance, text: Bytes) -> RequestBuilder {
         let request = self
             .client
-            .post(&self.url)
+            .post(self.url.clone())
             .header(CONTENT_TYPE, JSON)
             .header(ACCEPT, "application/json, text/event-stream");
         self.with_headers(request, instance).body(text)
@@ -366,7 +370,7 @@ fn cut(instance: &Instance, id: u64, why: &str) {
 
 /// Opens a stream that no request has, or picks one up after an event.
 async fn get(shared: &Shared, instance: &Instance, after: Option<&str>) -> Result<Response, StatusCode> {
-    let mut request = shared.with_headers(shared.client.get(&shared.url).header(ACCEPT, EVENTS), instance);
+    let mut request = shared.with_headers(shared.client.get(shared.url.clone()).header(ACCEPT, EVENTS), instance);
     if let Some(after) = after {
         request = request.header(LAST_EVENT_ID, after);
     }
@@ -398,7 +402,9 @@ async fn read(shared: &Shared, instance: &Arc<Instance>, stream: Option<u64>, mu
             return Read::TooLong(last_id);
         }
         if stream.is_some_and(|id| !instance.is_pending(id)) {
-            // Answered: what an upstream does not close is left.
+            // Read to its end, the connection serves the next request; what an upstream does not close is left.
+            let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
+            let _ = tokio::time::timeout(END_OF_STREAM, rest).await;
             break;
         }
     }

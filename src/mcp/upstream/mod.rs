@@ -109,10 +109,10 @@ impl Upstream {
 
     /// Starts the shared connection, where it is to start with the server.
     pub(super) fn boot(self: &Arc<Self>) {
-        if self.options.starts_at_boot {
-            if let Ok(slot) = self.shared(self.options.era == SpokenEra::Stateless) {
-                slot.want();
-            }
+        if self.options.starts_at_boot
+            && let Ok(slot) = self.shared(self.options.era == SpokenEra::Stateless)
+        {
+            slot.want();
         }
     }
 

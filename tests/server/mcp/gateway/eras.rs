@@ -113,8 +113,9 @@ fn a_legacy_client_uses_a_stateless_upstream() {
         assert_eq!(peer.ask(ODD, 5, "logging/setLevel", json!({"level": "debug"}))["result"], json!({}));
         peer.ask(ODD, 6, "tools/call", call("log", json!({"level": "debug", "count": 1})));
         peer.told(ODD, "notifications/message");
-        let region = call("echo_raw", json!({"region": "eu é"}));
-        assert!(peer.ask(ODD, 7, "tools/call", region).get("result").is_some(), "with the header that it wants");
+        let region = call("echo_raw", json!({"region": "eu"}));
+        let answer = peer.ask(ODD, 7, "tools/call", region);
+        assert!(answer.get("result").is_some(), "with the header that it wants: {answer}");
     }
 }
 

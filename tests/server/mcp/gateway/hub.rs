@@ -181,3 +181,48 @@ fn whoever_may_not_use_a_server_does_not_see_it() {
     assert_eq!(refused["error"]["code"], -32602);
     assert_eq!(log.pids(), [] as [u64; 0]);
 }
+
+#[test]
+fn a_call_behind_its_servers_name_can_be_asked_and_gone_on_with() {
+    let log = Log::new();
+    let legacy = upstreams::odd(&["--plain-envelope", "--era", "legacy"]).with_env("ODD_LOG", log.path());
+    let server = TestServer::serving([bennu(), named("first", &legacy, |_| {}), named("second", &legacy, |_| {})]);
+    let mut peer = server.connect();
+    peer.joined(HUB, &json!({}));
+    let params = |name: &str| {
+        let mut params = call(name, json!({}));
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {"sampling": {}},
+        });
+        params
+    };
+
+    let asked = peer.ask(HUB, 1, "tools/call", params("second__sample"))["result"].clone();
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    let mut again = params("second__sample");
+    again["requestState"] = asked["requestState"].clone();
+    again["inputResponses"] = json!({"question": {"answer": "yes"}});
+    let answered = peer.ask(HUB, 2, "tools/call", again)["result"].clone();
+    assert!(answered.to_string().contains(r#"{"answer":"yes"}"#), "{answered}");
+}
+
+#[test]
+fn a_resource_of_a_later_server_is_subscribed_to_and_told_of_by_its_name_here() {
+    let (one, two) = (Log::new(), Log::new());
+    let server = TestServer::serving([absent(), noting(&one, &[], |_| {}), other(&two)]);
+    let mut peer = server.connect_unchecked();
+    peer.initialized(HUB, "2025-11-25", &json!({}));
+    let answer = peer.ask(HUB, 1, "resources/subscribe", json!({"uri": "s-o-2+odd://one"}));
+    assert!(answer.get("result").is_some(), "{answer}");
+
+    // The other server's, which has the same URI, is not what was asked for.
+    peer.ask(HUB, 2, "tools/call", call("touch", json!({"uri": "odd://one"})));
+    peer.ask(HUB, 3, "tools/call", call("o_2__touch", json!({"uri": "odd://one"})));
+    let told = peer.told(HUB, "notifications/resources/updated");
+    assert_eq!(told["params"]["uri"], "s-o-2+odd://one");
+    assert_eq!(
+        peer.frames.iter().filter(|frame| frame.payload["method"] == "notifications/resources/updated").count(),
+        1
+    );
+}

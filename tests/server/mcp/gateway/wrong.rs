@@ -51,10 +51,9 @@ fn what_comes_after_the_answer_reaches_nobody() {
 #[test]
 fn an_answer_too_long_fails_its_call_alone() {
     let log = Log::new();
-    for server in [noting(&log, &[], |options| options.message_bytes_max = 10_000), {
-        let listening = Box::leak(Box::new(Listening::start(&[], None)));
-        listening.server(|options| options.message_bytes_max = 10_000)
-    }] {
+    let listening = Listening::start(&[], None);
+    let bounded = |options: &mut UpstreamOptions| options.message_bytes_max = 10_000;
+    for server in [noting(&log, &[], bounded), listening.server(bounded)] {
         let server = TestServer::serving([server]);
         let mut peer = client(&server);
 

@@ -139,7 +139,7 @@ fn unknown_servers_are_not_found_and_known_ones_are_apart() {
     let session = lab.open("2025-11-25").session;
     let ping = request(1, "ping", json!({})).to_string();
     let at = |path: &str| lab.post_to(path, &[("Mcp-Session-Id", &session)], ping.as_bytes()).status;
-    assert_eq!((at("/mcp"), at("/mcp/lab"), at("/mcp/other")), (200, 200, 404));
+    assert_eq!((at("/mcp"), at("/mcp/hub"), at("/mcp/lab"), at("/mcp/other")), (200, 200, 404, 404));
 }
 
 /// Takes `Bearer <user>` for the user, and nothing else.
