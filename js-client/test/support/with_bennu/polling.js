@@ -4,6 +4,8 @@ import { until } from "../waiting.js"
 import { outcome } from "./application.js"
 
 const SERVER = { server: "bennu" }
+/** The tools behind the deployment's resources. */
+const DEPLOYMENT = ["project_create", "project_update", "project_delete", "memory_remember", "memory_forget"]
 /** What the hash of ten chunks takes, and has for progress: all of it within a poll or two. */
 const CHUNK_BYTES = 65_536
 const STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
@@ -58,7 +60,7 @@ export const polled = {
     isPolling: true,
     server: "Bennu",
     version: era === "legacy" ? "2025-11-25" : "2026-07-28",
-    tools: ["countdown", "stream_hash", "text_search"],
+    tools: ["countdown", "stream_hash", "text_search", ...DEPLOYMENT],
     hashes: Array(2).fill({ told: STEPS, atResult: STEPS.length, isError: undefined }),
     ended: undefined,
     finished: ["completed", "completed", "failed"],
