@@ -21,25 +21,28 @@ impl Fixture {
         if let Ok(url) = std::env::var("BENNU_MCP_URL") {
             return Fixture { url, child: None };
         }
-        let path = example_path();
-        assert!(
-            path.exists(),
-            "{} is missing: run `cargo build --example conformance` in this profile",
-            path.display()
-        );
-        let mut command = Command::new(&path);
-        let mut child = command
-            .args(["--port", "0"])
-            .args(options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self::of(Command::new(example_path("conformance")).args(["--port", "0"]).args(options), "/mcp")
+    }
+
+    /// The example `gateway` on a free port, before a server at that URL.
+    ///
+    /// # Panics
+    /// As [`Fixture::start`].
+    #[track_caller]
+    pub fn gateway(url: &str) -> Self {
+        Self::of(Command::new(example_path("gateway")).args(["up", url]).env("PORT", "0"), "/mcp/up")
+    }
+
+    #[track_caller]
+    fn of(command: &mut Command, path: &str) -> Self {
+        let spawned = command.stdout(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
 
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("stdout can be read");
         let fixture = Fixture {
-            url: format!("http://{}/mcp", line.trim().strip_prefix("listening on ").unwrap_or_default()),
+            url: format!("http://{}{path}", line.trim().strip_prefix("listening on ").unwrap_or_default()),
             child: Some(child),
         };
         assert!(line.starts_with("listening on "), "{command:?} said {line:?}");
@@ -59,9 +62,15 @@ impl Drop for Fixture {
     }
 }
 
-/// The example next to this test: `target/PROFILE/deps/peers-HASH` → `target/PROFILE/examples/conformance`.
-fn example_path() -> PathBuf {
+/// An example next to this test: `target/PROFILE/deps/peers-HASH` → `target/PROFILE/examples/NAME`.
+///
+/// # Panics
+/// If it isn't built.
+#[track_caller]
+fn example_path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test.ancestors().nth(2).expect("a test is two levels below its profile");
-    profile.join("examples").join(format!("conformance{}", std::env::consts::EXE_SUFFIX))
+    let path = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is missing: run `cargo build --example {name}` in this profile", path.display());
+    path
 }

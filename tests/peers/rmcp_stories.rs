@@ -17,11 +17,25 @@ use crate::{DEADLINE, Era};
 
 const WATCHED: &str = "test://watched-resource";
 
-/// Declares a test of a story for each era.
+/// Where a story's client connects.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// To the server itself.
+    Straight,
+    /// To a gateway before it: nothing is to be different.
+    ThroughGateway,
+}
+
+/// Declares a test of a story for each era, straight and through a gateway.
 macro_rules! stories {
+    (@ $module:ident $era:ident $way:ident: $($story:ident)*) => {
+        mod $module { $(#[test] fn $story() { super::tell(super::Era::$era, super::Way::$way, super::$story); })* }
+    };
     ($($story:ident)*) => {
-        mod legacy { $(#[test] fn $story() { super::tell(super::Era::Legacy, super::$story); })* }
-        mod modern { $(#[test] fn $story() { super::tell(super::Era::Modern, super::$story); })* }
+        stories! { @ legacy Legacy Straight: $($story)* }
+        stories! { @ modern Modern Straight: $($story)* }
+        stories! { @ legacy_through_a_gateway Legacy ThroughGateway: $($story)* }
+        stories! { @ modern_through_a_gateway Modern ThroughGateway: $($story)* }
     };
 }
 
@@ -46,10 +60,15 @@ stories! {
     pings_are_answered_where_there_are_any
 }
 
-fn tell<F: Future<Output = ()>>(era: Era, story: impl FnOnce(Era, Client) -> F) {
+fn tell<F: Future<Output = ()>>(era: Era, way: Way, story: impl FnOnce(Era, Client) -> F) {
     let fixture = Fixture::start(&[]);
+    let gateway = match way {
+        Way::Straight => None,
+        Way::ThroughGateway => Some(Fixture::gateway(&fixture.url)),
+    };
+    let url = gateway.as_ref().map_or(&fixture.url, |gateway| &gateway.url);
     run(async {
-        let client = Client::connect(&fixture.url, era).await;
+        let client = Client::connect(url, era).await;
         story(era, client).await;
     });
 }

@@ -32,6 +32,8 @@ pub(super) struct Passed {
     pub(super) text: String,
     pub(super) method: String,
     params: Option<Box<RawValue>>,
+    /// Of a subscription: what the client calls the resource.
+    here: Option<String>,
 }
 
 impl Passed {
@@ -40,7 +42,20 @@ impl Passed {
             text: relay::unambiguous(&String::from_utf8_lossy(call.text)),
             method: call.method.clone(),
             params: call.raw_params.map(ToOwned::to_owned),
+            here: None,
         }
+    }
+
+    /// The same, of a resource that the client calls so.
+    pub(super) fn called(self, here: &str) -> Self {
+        Passed { here: Some(here.to_owned()), ..self }
+    }
+
+    /// Takes back a subscription that its server refused.
+    fn withdraw_subscription(&self, call: &Call, upstream: &Arc<Upstream>) {
+        let own = splice::get(&self.text, &["params", "uri"]);
+        let Some(own) = own.and_then(|uri| serde_json::from_str::<String>(uri).ok()) else { return };
+        call.session.withdraw_subscription(upstream, &own, self.here.as_deref().unwrap_or(&own));
     }
 
     /// The task that it is about, if about one.
@@ -82,7 +97,7 @@ pub(super) async fn run(call: Arc<Call>, upstream: Arc<Upstream>, passed: Passed
         Ok(Said::Parked(text)) => return Ok(Output::Relayed(Relayed { text: text.into(), error: None })),
         Err(lost) => {
             if is_subscription {
-                call.session.withdraw_subscription(&passed.text);
+                passed.withdraw_subscription(&call, &upstream);
             }
             return Err(CallError::rpc(jsonrpc::INTERNAL_ERROR, lost.why, None));
         }
@@ -94,7 +109,7 @@ pub(super) async fn run(call: Arc<Call>, upstream: Arc<Upstream>, passed: Passed
         (code, error.string("message").unwrap_or_default())
     });
     if is_subscription && error.is_some() {
-        call.session.withdraw_subscription(&passed.text);
+        passed.withdraw_subscription(&call, &upstream);
     }
     let text = relay::under_id(&text, &call.id).into();
     Ok(Output::Relayed(Relayed { text, error }))
@@ -103,7 +118,7 @@ pub(super) async fn run(call: Arc<Call>, upstream: Arc<Upstream>, passed: Passed
 /// Sends a request, once more if the upstream certainly did nothing, and gives the answer as the client takes it.
 async fn ask(call: &Arc<Call>, upstream: &Arc<Upstream>, passed: &Passed) -> Result<Said, Lost> {
     let introduction = call.session.introduction_of(passed.params.as_deref(), &call.client);
-    upstream.learn_era(&call.client).await;
+    upstream.learn_era(&call.client).await?;
     let task = passed.task();
     let mut is_first = true;
     loop {

@@ -46,7 +46,7 @@ pub(in crate::mcp) struct Hub {
     heard: Mutex<BTreeMap<(usize, Shelf), Names>>,
 }
 
-type Names = Arc<BTreeSet<String>>;
+type Names = Arc<Vec<String>>;
 
 /// Where a request goes.
 struct Found {
@@ -76,10 +76,11 @@ impl Hub {
 
     /// Which arguments of a tool come as headers too, as far as is known.
     pub(in crate::mcp) fn headers_of(&self, name: &str) -> Option<ParamHeaders> {
-        let servers: Vec<_> = self.members.iter().map(|member| member.name.as_str()).collect();
         let names: Vec<_> =
-            (0..servers.len()).map(|place| self.names(place, Shelf::Tools).unwrap_or_default()).collect();
-        let (place, own) = Shelf::Tools.find(&servers, name, |index, own| names[index].contains(own))?;
+            (0..self.members.len()).map(|place| self.names(place, Shelf::Tools).unwrap_or_default()).collect();
+        let servers: Vec<_> =
+            self.members.iter().zip(&names).map(|(member, names)| (member.name.as_str(), names.as_slice())).collect();
+        let (place, own) = Shelf::Tools.find(&servers, name)?;
         let member = &self.members[place];
         match member.upstream() {
             Some(upstream) => upstream.learned.headers_of(&own).map(|headers| ParamHeaders::clone(&headers)),
@@ -94,7 +95,7 @@ impl Hub {
             return self.heard.lock().get(&(place, shelf)).cloned();
         }
         let catalog = member.catalog();
-        let names: BTreeSet<String> = match shelf {
+        let names: Vec<String> = match shelf {
             Shelf::Tools => catalog.tools.iter().map(|tool| tool.name.to_string()).collect(),
             Shelf::Prompts => catalog.prompts.iter().map(|prompt| prompt.item.name.clone()).collect(),
             Shelf::Resources => catalog.resources.iter().map(|resource| resource.item.uri.clone()).collect(),
@@ -108,12 +109,10 @@ impl Hub {
     fn find(&self, session: &Session, shelf: Shelf, name: &str, is_all_heard: bool) -> Option<Found> {
         let members: Vec<_> = self.allowed(session).collect();
         let names: Vec<_> = members.iter().map(|(place, _)| self.names(*place, shelf)).collect();
-        let has = |index: usize, name: &str| match &names[index] {
-            Some(names) => names.contains(name),
-            None => false,
-        };
-        let servers: Vec<_> = members.iter().map(|(_, member)| member.name.as_str()).collect();
-        let found = shelf.find(&servers, name, has).or_else(|| {
+        let known = |index: usize| names[index].as_ref().map_or(&[][..], |names| names.as_slice());
+        let servers: Vec<_> =
+            members.iter().enumerate().map(|(index, (_, member))| (member.name.as_str(), known(index))).collect();
+        let found = shelf.find(&servers, name).or_else(|| {
             // A URI that is in no list may be of a template.
             let matches = |index: usize, uri: &str| {
                 let templates = self.names(members[index].0, Shelf::Templates);
@@ -123,7 +122,8 @@ impl Hub {
                     })
                 })
             };
-            (shelf == Shelf::Resources).then(|| shelf.find(&servers, name, matches)).flatten()
+            let servers: Vec<_> = servers.iter().map(|(server, _)| *server).collect();
+            (shelf == Shelf::Resources).then(|| shelf.find_unlisted(&servers, name, matches)).flatten()
         });
         let (index, name) = found?;
         let member = members[index].1;
@@ -387,7 +387,7 @@ impl Session {
                             return Ok(Output::Relayed(Relayed { text, error: None }));
                         }
                     }
-                    let passed = passed.renamed(path, &found.name);
+                    let passed = passed.renamed(path, &found.name).called(&name);
                     exchange::run(Arc::clone(&this), Arc::clone(upstream), passed).await
                 }
                 _ => Err(not_found(&this, shelf, &name)),
@@ -450,15 +450,13 @@ impl Session {
         }
         let introduction = Introduction::of_meta(call.raw_params);
         for upstream in self.upstreams_of(hub) {
-            let Ok(lease) = upstream.lease(self, &call.client, &introduction) else { continue };
-            self.attach(lease.slot());
-            lease.slot().want();
+            let Ok(slot) = upstream.heard(self, &call.client, &introduction) else { continue };
+            slot.want();
             for uri in &uris {
-                let is_theirs = hub
-                    .find(self, Shelf::Resources, uri, true)
-                    .and_then(|found| found.member.upstream().map(|theirs| Arc::ptr_eq(theirs, &upstream)));
-                if is_theirs == Some(true) && lease.slot().add_interest(uri, self.number()) {
-                    lease.slot().subscription(RESOURCES_SUBSCRIBE, uri);
+                let Some(found) = hub.find(self, Shelf::Resources, uri, true) else { continue };
+                let is_theirs = found.member.upstream().is_some_and(|theirs| Arc::ptr_eq(theirs, &upstream));
+                if is_theirs && slot.add_interest(&found.name, self.number()) {
+                    slot.subscription(RESOURCES_SUBSCRIBE, &found.name);
                 }
             }
         }

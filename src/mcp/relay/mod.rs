@@ -168,13 +168,11 @@ impl Session {
     ) -> Result<Served, Fault> {
         let filter = Filter { tasks: Vec::new(), ..Filter::read(&call.params)? };
         let uris = filter.uris.clone();
-        let lease = upstream.lease(self, &call.client, &Introduction::of_meta(call.raw_params));
-        let lease = lease.map_err(|NotUp(why)| error::other(jsonrpc::INTERNAL_ERROR, why, None))?;
+        let slot = upstream.heard(self, &call.client, &Introduction::of_meta(call.raw_params));
+        let slot = slot.map_err(|NotUp(why)| error::other(jsonrpc::INTERNAL_ERROR, why, None))?;
         if !self.listen(call.number, call.id, filter, route) {
             return Err(Fault::TooManyCalls { scope: Scope::Session, limit: LISTENS_PER_SESSION_MAX });
         }
-        let slot = lease.slot();
-        self.attach(slot);
         slot.want();
         for uri in uris {
             if slot.add_interest(&uri, self.number()) {
@@ -223,7 +221,7 @@ impl Session {
         uri: Subscribed<'_>,
     ) -> Result<Served, Fault> {
         if self.note_subscription(upstream, &call.client, &call.method, uri)? {
-            return self.exchange(upstream, Passed::of(call), call, route);
+            return self.exchange(upstream, Passed::of(call).called(uri.here), call, route);
         }
         Ok(Served::Now(jsonrpc::raw(&Empty {})))
     }

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::mcp::call::Call;
 use crate::mcp::outgoing::Kind;
 use crate::mcp::session::{Asked, Session, Waiting};
-use crate::mcp::upstream::{Instance, Slot};
+use crate::mcp::upstream::{Instance, Slot, Upstream};
 use crate::protocol::jsonrpc::{self, AskId, CallNumber, Patience, splice};
 use crate::protocol::mcp::client::META_SUBSCRIPTION;
 use crate::protocol::mcp::hub::Shelf;
@@ -52,13 +52,12 @@ impl Session {
         }
     }
 
-    /// Takes back a subscription that its server refused, by the request's text.
-    pub(super) fn withdraw_subscription(&self, request: &str) {
-        let uri = splice::get(request, &["params", "uri"]).and_then(|uri| serde_json::from_str::<String>(uri).ok());
-        let Some(uri) = uri else { return };
-        self.unsubscribe(&uri);
-        for slot in self.attachment.as_ref().map(|attachment| attachment.slots()).unwrap_or_default() {
-            slot.remove_interest(&uri, self.number());
+    /// Takes back a subscription that its server refused: by the name that it has there, and by that which it has here.
+    pub(super) fn withdraw_subscription(&self, upstream: &Arc<Upstream>, own: &str, here: &str) {
+        self.unsubscribe(here);
+        let slots = self.attachment.as_ref().map(|attachment| attachment.slots()).unwrap_or_default();
+        for slot in slots.iter().filter(|slot| slot.is_of(upstream)) {
+            slot.remove_interest(own, self.number());
         }
     }
 

@@ -66,12 +66,7 @@ pub(super) async fn shake(instance: &Arc<Instance>, opening: &Opening<'_>) -> Re
             },
         },
     };
-    if opening.is_modern_first {
-        opening.learned.note_opened();
-    }
-    if hello.is_modern() {
-        opening.learned.note_modern(!opening.is_modern_first);
-    }
+    opening.learned.note_era(opening.is_modern_first, hello.is_modern());
     instance.set_hello(hello);
     Ok(())
 }

@@ -26,10 +26,9 @@ impl Instance {
     /// The call that a message belongs to, with the number of its request.
     fn cause(&self, stream: Option<u64>) -> Option<(u64, Arc<Call>)> {
         let state = self.state.lock();
-        if let Some(id) = stream
-            && let Some(call) = state.pending.get(&id).and_then(|pending| pending.call.clone())
-        {
-            return Some((id, call));
+        if let Some(id) = stream {
+            // Of no other call, also where this one was answered already, or is nobody's.
+            return Some((id, state.pending.get(&id)?.call.clone()?));
         }
         let calls = || state.pending.iter().filter_map(|(id, pending)| Some((*id, pending.call.as_ref()?)));
         let (id, last) = calls().next_back()?;

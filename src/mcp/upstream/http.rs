@@ -242,9 +242,6 @@ async fn request(shared: &Arc<Shared>, instance: &Arc<Instance>, id: u64, messag
         instance.lose(id, Lost::unserved(why));
         return instance.ask_to_end(SESSION_GONE);
     }
-    if status.is_success() {
-        instance.has_begun(id);
-    }
     // Whatever it says, it is there.
     instance.heard();
     if is_opening && let Some(session) = response.headers().get(SESSION) {

@@ -61,8 +61,6 @@ pub(super) struct Pending {
     events: mpsc::UnboundedSender<Event>,
     /// Whether a question in its course waits for the client: one at a time, since nobody takes more.
     is_asking: bool,
-    /// Whether the upstream has begun to answer.
-    is_begun: bool,
     since: Time,
 }
 
@@ -185,15 +183,14 @@ impl Instance {
         let (sender, events) = mpsc::unbounded_channel();
         let id = {
             let mut state = self.state.lock();
-            if state.has_ended {
+            if state.has_ended || !self.is_up() {
                 return Err(Lost::unserved(self.why_ended()));
             }
             state.last += 1;
             let id = state.last;
-            state.pending.insert(
-                id,
-                Pending { call: call.cloned(), events: sender, is_asking: false, is_begun: false, since: clock::now() },
-            );
+            state
+                .pending
+                .insert(id, Pending { call: call.cloned(), events: sender, is_asking: false, since: clock::now() });
             id
         };
         let ticket = Ticket { instance: Arc::clone(self), id, events, method: method.into() };
@@ -230,13 +227,6 @@ impl Instance {
     /// Whether no call of a client waits for it.
     pub(super) fn has_no_calls(&self) -> bool {
         self.state.lock().pending.values().all(|pending| pending.call.is_none())
-    }
-
-    /// Notes that the upstream has begun to answer a request: from here on it has served it.
-    pub(super) fn has_begun(&self, id: u64) {
-        if let Some(pending) = self.state.lock().pending.get_mut(&id) {
-            pending.is_begun = true;
-        }
     }
 
     /// Notes that it lives.
@@ -332,8 +322,8 @@ impl Instance {
         };
         for (id, pending) in pending {
             self.stats.failed.inc();
-            // What was never sent, or only to a session that was not there, did nothing.
-            let is_unserved = self.sending.withdraw(id) || (why == SESSION_GONE && !pending.is_begun);
+            // What was never sent did nothing.
+            let is_unserved = self.sending.withdraw(id);
             let _ = pending.events.send(Event::Lost(Lost { why: self.why_ended(), is_unserved }));
         }
         for asked in asked.into_values() {

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::clock;
+use crate::protocol::Time;
 use crate::protocol::jsonrpc::splice;
 use crate::protocol::mcp::headers::ParamHeaders;
 
@@ -14,6 +16,8 @@ use crate::protocol::mcp::headers::ParamHeaders;
 const TASKS_MAX: usize = 10_000;
 /// Tools whose headers are known.
 const TOOLS_MAX: usize = 10_000;
+/// Milliseconds for which an upstream is not opened with `server/discover` that ended, or was silent, then: it may have been slow.
+const FEAR_MS: u64 = 600_000;
 /// Bytes of a task's id.
 const TASK_ID_BYTES_MAX: usize = 1_024;
 
@@ -26,7 +30,8 @@ pub(in crate::mcp) struct Learned {
     is_modern_only: AtomicBool,
     has_opened: AtomicBool,
     /// It ended, or said nothing, when it was opened with `server/discover`.
-    fears_discover: AtomicBool,
+    /// When, in milliseconds; 0 for never.
+    feared_discover_at: AtomicU64,
 }
 
 #[derive(Default)]
@@ -42,12 +47,13 @@ struct Headers {
 }
 
 impl Learned {
-    /// Notes that it speaks the stateless era, and that alone where `only`.
-    pub(in crate::mcp) fn note_modern(&self, only: bool) {
-        self.is_modern.store(true, Ordering::SeqCst);
-        if only {
-            self.is_modern_only.store(true, Ordering::SeqCst);
+    /// Notes which era a connection speaks, by the one that was tried first.
+    pub(in crate::mcp) fn note_era(&self, is_modern_first: bool, is_modern: bool) {
+        if is_modern_first {
+            self.has_opened.store(true, Ordering::SeqCst);
         }
+        let known = if is_modern_first { &self.is_modern } else { &self.is_modern_only };
+        known.store(is_modern, Ordering::SeqCst);
     }
 
     /// Whether a client of the stateless era is spoken for in it; or where not `is_modern`, one of the other.
@@ -57,12 +63,7 @@ impl Learned {
     }
 
     pub(in crate::mcp) fn note_fear_of_discover(&self) {
-        self.fears_discover.store(true, Ordering::SeqCst);
-    }
-
-    /// Notes that it was opened with the stateless era tried first.
-    pub(in crate::mcp) fn note_opened(&self) {
-        self.has_opened.store(true, Ordering::SeqCst);
+        self.feared_discover_at.store(clock::now().0, Ordering::SeqCst);
     }
 
     /// Whether it is known if it speaks the stateless era.
@@ -72,7 +73,8 @@ impl Learned {
 
     /// Whether it is to be opened with `initialize`, whoever it is for.
     pub(in crate::mcp) fn fears_discover(&self) -> bool {
-        self.fears_discover.load(Ordering::SeqCst)
+        let feared = self.feared_discover_at.load(Ordering::SeqCst);
+        feared > 0 && clock::now().since(Time(feared)) < FEAR_MS
     }
 
     /// Notes whose a task is that an answer to `tools/call` tells of.

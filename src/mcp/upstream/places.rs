@@ -83,8 +83,34 @@ impl Upstream {
         Ok(Lease { slot, is_lent: false })
     }
 
+    /// The place of a connection that a session hears of changes from: that of all, where clients share one, since nothing is
+    /// asked there.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub(in crate::mcp) fn heard(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        client: &Client,
+        introduction: &Introduction,
+    ) -> Result<Arc<Slot>, NotUp> {
+        let is_modern = self.opens_modern(client);
+        let slot = match self.options.sharing {
+            Sharing::Auto | Sharing::Shared => self.shared(is_modern)?,
+            Sharing::Session => {
+                let params = introduction.to_initialize(Version::LATEST_LEGACY);
+                self.slot(Key::Session(session.number()), params, is_modern)?
+            }
+        };
+        session.attach(&slot);
+        Ok(slot)
+    }
+
     /// Finds out whether a stateless client that can be asked needs a connection of its own.
-    pub(in crate::mcp) async fn learn_era(self: &Arc<Self>, client: &Client) {
+    ///
+    /// # Errors
+    /// The upstream can't be reached.
+    pub(in crate::mcp) async fn learn_era(self: &Arc<Self>, client: &Client) -> Result<(), NotUp> {
         let is_modern = self.opens_modern(client);
         let matters = self.options.sharing == Sharing::Auto && client.capabilities.can_be_asked() && is_modern;
         if matters
@@ -92,9 +118,14 @@ impl Upstream {
             && !self.learned.has_opened()
             && let Ok(slot) = self.shared(true)
         {
-            // Why it can't be opened, the call says.
-            drop(slot.up().await);
+            slot.up().await?;
+            if !self.speaks_stateless(true) && slot.is_spare() {
+                // It is of no use to this client, and perhaps in its way.
+                slot.close();
+                slot.ended().await;
+            }
         }
+        Ok(())
     }
 
     /// Whether a connection for a client is opened in the stateless era.
@@ -121,11 +152,13 @@ impl Upstream {
         if let Some(slot) = slots.by_key.get(&key).filter(|slot| !slot.is_closed()) {
             return Ok(Arc::clone(slot));
         }
-        self.check_room(&slots)?;
+        let asleep = self.make_room(&mut slots)?;
         let slot = Slot::new(self, key, Introduced { params: introduction, user: None }, is_modern);
         if let Some(before) = slots.by_key.insert(key, Arc::clone(&slot)) {
             slots.closing.push(before);
         }
+        drop(slots);
+        asleep.inspect(|slot| slot.close());
         Ok(slot)
     }
 
@@ -147,15 +180,18 @@ impl Upstream {
                     drop(is_lent);
                     return Ok(Lease { slot: Arc::clone(slot), is_lent: true });
                 }
-                unused = Some(Arc::clone(slot));
+                drop(is_lent);
+                unused = unused.or_else(|| slot.is_spare().then(|| Arc::clone(slot)));
             }
-            match self.check_room(&slots) {
-                Ok(()) => {
+            match self.make_room(&mut slots) {
+                Ok(asleep) => {
                     slots.last_lent += 1;
                     let key = Key::Lent(slots.last_lent);
                     let slot = Slot::new(self, key, Introduced { params, user: Some(Arc::clone(user)) }, is_modern);
                     *slot.is_lent.lock() = true;
                     slots.by_key.insert(key, Arc::clone(&slot));
+                    drop(slots);
+                    asleep.inspect(|slot| slot.close());
                     return Ok(Lease { slot, is_lent: true });
                 }
                 Err(full) => unused.ok_or(full)?,
@@ -167,13 +203,18 @@ impl Upstream {
         Err(NotUp(format!("the MCP server {name:?} makes room for another client: try again")))
     }
 
-    fn check_room(&self, slots: &Slots) -> Result<(), NotUp> {
+    /// Sees that there may be one more. Where there may not, one goes that is of no use now; it is to be closed without the lock.
+    fn make_room(&self, slots: &mut Slots) -> Result<Option<Arc<Slot>>, NotUp> {
         let limit = self.options.instances_max;
         if slots.by_key.len() + slots.closing.len() >= limit {
+            let asleep = slots.by_key.iter().find(|(_, slot)| slot.is_asleep()).map(|(key, _)| *key);
+            if let Some(key) = asleep {
+                return Ok(slots.by_key.remove(&key));
+            }
             let name = &self.name;
             return Err(NotUp(format!("the MCP server {name:?} has as many connections as it may: {limit}")));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes a slot out that was closed: it counts until its program is gone.

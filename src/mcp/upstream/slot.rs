@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
 
 use super::handshake::{self, Opening};
-use super::instance::{Hello, Instance, Lost, Ticket, result_of};
+use super::instance::{Hello, Instance, Lost, SESSION_GONE, Ticket, result_of};
 use super::{Sharing, Upstream, http, stdio};
 use crate::clock;
 use crate::mcp::session::Session;
@@ -35,6 +35,8 @@ use crate::random;
 
 /// What a pause may last for a call to wait for its end, and not to fail at once.
 const WAITED_PAUSE_MS: u64 = 2_000;
+/// How long requests to a session that is gone may still be answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a stream of changes is not asked for again that the upstream ended.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -252,6 +254,11 @@ impl Slot {
         }
     }
 
+    /// Whether it is a place with that upstream.
+    pub(in crate::mcp) fn is_of(&self, upstream: &Arc<Upstream>) -> bool {
+        Arc::ptr_eq(&self.upstream, upstream)
+    }
+
     /// Whether it is for one session.
     pub(in crate::mcp) fn is_owned(&self) -> bool {
         matches!(self.key, Key::Session(_))
@@ -373,12 +380,8 @@ impl Slot {
     pub(super) fn updated(&self, text: &str, uri: &str) {
         let wanting: Vec<(String, Vec<u64>)> = {
             let interest = self.interest.lock();
-            let exact = interest.uris.get_key_value(uri);
-            let found: Vec<_> = match exact {
-                Some(exact) => vec![exact],
-                None => interest.uris.iter().filter(|(wanted, _)| uri.starts_with(wanted.as_str())).collect(),
-            };
-            found.into_iter().map(|(wanted, who)| (wanted.clone(), who.iter().copied().collect())).collect()
+            let concerned = interest.uris.iter().filter(|(wanted, _)| is_part(uri, wanted));
+            concerned.map(|(wanted, who)| (wanted.clone(), who.iter().copied().collect())).collect()
         };
         for (wanted, who) in wanting {
             for number in who {
@@ -392,14 +395,10 @@ impl Slot {
 
     /// Takes back what a session does not want to hear of any more, by the URI here or, of a hub, behind the server's name.
     pub(in crate::mcp) fn release(&self, uri: &str, number: u64, is_hub: bool) {
-        let own = if is_hub {
-            Shelf::Resources.find(&[&self.upstream.name], uri, |_, own| self.wants(own, number))
-        } else {
-            None
-        };
-        let own = own.map_or(uri.to_owned(), |(_, own)| own);
-        if self.remove_interest(&own, number) {
-            self.subscription(RESOURCES_UNSUBSCRIBE, &own);
+        let own = if is_hub { Shelf::Resources.unprefixed(&self.upstream.name, uri) } else { None };
+        let own = own.filter(|own| self.wants(own, number)).unwrap_or(uri);
+        if self.remove_interest(own, number) {
+            self.subscription(RESOURCES_UNSUBSCRIBE, own);
         }
     }
 
@@ -443,7 +442,17 @@ impl Slot {
 
     /// Whether it is for single calls, and none has it.
     fn is_for_nobody(&self) -> bool {
-        matches!(self.key, Key::Lent(_)) && !*self.is_lent.lock()
+        matches!(self.key, Key::Lent(_)) && self.is_spare()
+    }
+
+    /// Whether no call has it, and no session hears of it.
+    pub(super) fn is_spare(&self) -> bool {
+        !*self.is_lent.lock() && self.sessions.lock().is_empty()
+    }
+
+    /// Whether it has no program and no session, and none is about to start.
+    pub(super) fn is_asleep(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Down { .. }) && self.is_spare() && !self.is_booted()
     }
 
     /// Notes that a call has done with it.
@@ -556,6 +565,11 @@ impl Slot {
     }
 }
 
+/// Whether a resource is another, or a part of it.
+fn is_part(uri: &str, of: &str) -> bool {
+    uri.strip_prefix(of).is_some_and(|rest| rest.is_empty() || of.ends_with('/') || rest.starts_with(['/', '?', '#']))
+}
+
 /// Sends a request whose answer is of no use to anyone.
 fn unheard(instance: &Arc<Instance>, method: &str, params: &serde_json::Value) {
     let request = instance
@@ -585,9 +599,10 @@ enum End {
 async fn keep(slot: Arc<Slot>) {
     let options = &slot.upstream.options;
     let mut backoff = Backoff::new(u64::try_from(options.restart_delay_max.as_millis()).unwrap_or(u64::MAX));
-    let mut was_up = false;
+    // Whether it was up, and whether anyone wanted it: those who hear of it wait for it to come, or to come back.
+    let (mut was_up, mut is_tried) = (false, false);
     loop {
-        let is_needed = slot.is_booted() || (was_up && !slot.sessions.lock().is_empty());
+        let is_needed = slot.is_booted() || (is_tried && !slot.sessions.lock().is_empty());
         if !is_needed {
             slot.wanted.notified().await;
         }
@@ -597,11 +612,12 @@ async fn keep(slot: Arc<Slot>) {
         let began = clock::now();
         let (end, has_been_up) = live(&slot, was_up).await;
         was_up |= has_been_up;
+        is_tried = true;
         let why = match end {
             End::Closed => return,
             End::Idle => {
                 tracing::info!(server = &*slot.upstream.name, "an MCP server that nobody uses is stopped");
-                was_up = false;
+                (was_up, is_tried) = (false, false);
                 if slot.is_for_nobody() {
                     return slot.close();
                 }
@@ -669,7 +685,7 @@ async fn live(slot: &Arc<Slot>, was_up: bool) -> (End, bool) {
     if !slot.stands(Standing::Up(Arc::clone(&instance))) {
         instance.ask_to_end("it is not needed any more");
     }
-    if opening.leaves_initialized && was_up && slot.interest.lock().is_ready {
+    if opening.leaves_initialized && slot.interest.lock().is_ready {
         // The client said so while the connection was being made again.
         instance.tell(jsonrpc::bare_notification(INITIALIZED));
     }
@@ -684,7 +700,13 @@ async fn live(slot: &Arc<Slot>, was_up: bool) -> (End, bool) {
     }
     let end = tokio::select! {
         biased;
-        why = instance.wants_end() => if slot.is_closed() { End::Closed } else { End::Broken(why) },
+        why = instance.wants_end() => {
+            if why == SESSION_GONE {
+                // Requests under way find out for themselves whether they were served.
+                let _ = tokio::time::timeout(LAST_ANSWERS, carrier.run(&instance)).await;
+            }
+            if slot.is_closed() { End::Closed } else { End::Broken(why) }
+        }
         why = carrier.run(&instance) => End::Broken(why),
         end = slot.watch(&instance) => end,
         () = slot.listen(&instance) => unreachable!("it never ends"),

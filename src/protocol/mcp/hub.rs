@@ -77,7 +77,7 @@ impl Shelf {
     }
 
     /// The name that stands behind that of a server.
-    fn unprefixed<'n>(self, server: &str, name: &'n str) -> Option<&'n str> {
+    pub fn unprefixed<'n>(self, server: &str, name: &'n str) -> Option<&'n str> {
         match self {
             Shelf::Tools | Shelf::Prompts => name.strip_prefix(server)?.strip_prefix(NAME_SEPARATOR),
             Shelf::Resources | Shelf::Templates => name.strip_prefix(&*scheme_of(server))?.strip_prefix(URI_SEPARATOR),
@@ -89,48 +89,61 @@ impl Shelf {
         serde_json::from_str(splice::get(item, &[self.name_key()])?).ok()
     }
 
-    /// The item under the name that it has among those that are `taken`, which then has it too. `None` where there is no
-    /// name left. Each name of a server is listed once.
+    /// The item under the name that it has among those that are `taken`, which then has it too. `None` where there is no name
+    /// left. Each name of a server is listed once.
     pub fn listed<'i>(self, server: &str, item: &'i str, taken: &mut BTreeSet<String>) -> Option<Cow<'i, str>> {
-        let mut name = self.name_of(item)?;
-        if taken.insert(name.clone()) {
-            return Some(Cow::Borrowed(item));
+        let own = self.name_of(item)?;
+        match self.exposed(server, &own, taken)? {
+            name if name == own => Some(Cow::Borrowed(item)),
+            name => splice::set(item, &[self.name_key()], &serde_json::Value::from(name).to_string()).map(Cow::Owned),
         }
-        for _ in 0..PREFIXES_MAX {
-            name = self.prefixed(server, &name);
+    }
+
+    /// The name under which a server's own is listed.
+    fn exposed(self, server: &str, own: &str, taken: &mut BTreeSet<String>) -> Option<String> {
+        let mut name = own.to_owned();
+        for _ in 0..=PREFIXES_MAX {
             if taken.insert(name.clone()) {
-                let text = serde_json::Value::from(name).to_string();
-                return splice::set(item, &[self.name_key()], &text).map(Cow::Owned);
+                return Some(name);
             }
+            name = self.prefixed(server, &name);
         }
         None
     }
 
-    /// Which of the servers, in their order, has what is listed under a name, and how it calls it. `has` says whether a server
-    /// has a name of its own.
+    /// Which of the servers, each with its own names in their order, has what is listed under a name, and how it calls it.
     ///
     /// It finds what [`Shelf::listed`] lists, whatever names servers choose, and beside that what stands behind its server's name
     /// though nothing clashes.
-    pub fn find(self, servers: &[&str], name: &str, has: impl Fn(usize, &str) -> bool) -> Option<(usize, String)> {
-        let claimed_before = |index: usize, own: &str| (0..index).any(|earlier| has(earlier, own));
-        let listed = servers.iter().enumerate().find_map(|(index, server)| {
-            if has(index, name) {
-                return Some((index, name.to_owned()));
-            }
-            let mut own = self.unprefixed(server, name)?;
-            for _ in 0..PREFIXES_MAX {
-                if has(index, own) && claimed_before(index, own) {
-                    return Some((index, own.to_owned()));
+    pub fn find(self, servers: &[(&str, &[String])], name: &str) -> Option<(usize, String)> {
+        let mut taken = BTreeSet::new();
+        for (index, (server, names)) in servers.iter().enumerate() {
+            let mut seen = BTreeSet::new();
+            for own in names.iter().filter(|own| seen.insert(own.as_str())) {
+                if self.exposed(server, own, &mut taken).as_deref() == Some(name) {
+                    return Some((index, own.clone()));
                 }
-                own = self.unprefixed(server, own)?;
             }
-            None
-        });
-        listed.or_else(|| {
-            servers.iter().enumerate().find_map(|(index, server)| {
-                let own = self.unprefixed(server, name)?;
-                has(index, own).then(|| (index, own.to_owned()))
-            })
+        }
+        servers.iter().enumerate().find_map(|(index, (server, names))| {
+            let own = self.unprefixed(server, name)?;
+            names.iter().any(|listed| listed == own).then(|| (index, own.to_owned()))
+        })
+    }
+
+    /// The same of what is in no list: `matches` says whether it may be a server's.
+    pub fn find_unlisted(
+        self,
+        servers: &[&str],
+        name: &str,
+        matches: impl Fn(usize, &str) -> bool,
+    ) -> Option<(usize, String)> {
+        if let Some(index) = (0..servers.len()).find(|index| matches(*index, name)) {
+            return Some((index, name.to_owned()));
+        }
+        servers.iter().enumerate().find_map(|(index, server)| {
+            let own = self.unprefixed(server, name)?;
+            matches(index, own).then(|| (index, own.to_owned()))
         })
     }
 }
@@ -166,27 +179,29 @@ mod tests {
 
     #[test]
     fn what_is_listed_is_found_and_so_is_everything_behind_its_server() {
-        let names: [&[&str]; 3] = [&["read"], &["read", "write"], &["b__read"]];
-        let find = |name: &str| Shelf::Prompts.find(&["a", "b", "c"], name, |index, own| names[index].contains(&own));
-
-        assert_eq!(find("read"), Some((0, "read".into())));
-        assert_eq!(find("write"), Some((1, "write".into())));
-        assert_eq!(find("b__write"), Some((1, "write".into())));
-        assert_eq!(find("b__read"), Some((1, "read".into())), "no later server takes what is listed as another's");
-        assert_eq!(find("a__write"), None);
-        assert_eq!(find("c__b__read"), Some((2, "b__read".into())));
-        let names: [&[&str]; 3] = [&["read", "b__read"], &["read"], &["read"]];
-        let find = |name: &str| Shelf::Prompts.find(&["a", "b", "c"], name, |index, own| names[index].contains(&own));
-        let mut taken = BTreeSet::new();
-        for (index, server) in ["a", "b", "c"].into_iter().enumerate() {
-            for name in names[index] {
-                let item = format!("{{\"name\":\"{name}\"}}");
-                let listed = Shelf::Prompts.listed(server, &item, &mut taken).expect("listed").into_owned();
-                let exposed = Shelf::Prompts.name_of(&listed).expect("a name");
-                assert_eq!(find(&exposed), Some((index, (*name).into())), "{exposed}");
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for all in [
+            [names(&["read"]), names(&["read", "write"]), names(&["b__read"])],
+            [names(&["read"]), names(&["read", "b__read"]), names(&["read", "b__read", "b__b__read"])],
+            [names(&["b__read", "read"]), names(&["b__b__read", "read"]), names(&["read", "c__read", "c__read"])],
+        ] {
+            let servers: Vec<_> = ["a", "b", "c"].into_iter().zip(all.iter().map(Vec::as_slice)).collect();
+            let mut taken = BTreeSet::new();
+            for (index, (server, names)) in servers.iter().enumerate() {
+                let mut seen = BTreeSet::new();
+                for name in names.iter().filter(|name| seen.insert(name.as_str())) {
+                    let item = format!("{{\"name\":\"{name}\"}}");
+                    let listed = Shelf::Prompts.listed(server, &item, &mut taken).expect("listed").into_owned();
+                    let exposed = Shelf::Prompts.name_of(&listed).expect("a name");
+                    assert_eq!(Shelf::Prompts.find(&servers, &exposed), Some((index, name.clone())), "{exposed}");
+                }
             }
         }
-        let uris = Shelf::Resources.find(&["x"], "x+a:b", |_, own| own == "a:b");
-        assert_eq!(uris, Some((0, "a:b".into())));
+        let (one, two) = (names(&["read"]), names(&["write"]));
+        let servers: [(&str, &[String]); 2] = [("a", &one), ("b", &two)];
+        assert_eq!(Shelf::Tools.find(&servers, "b__write"), Some((1, "write".into())));
+        assert_eq!(Shelf::Tools.find(&servers, "a__write"), None);
+        let unlisted = Shelf::Resources.find_unlisted(&["x"], "x+a:b", |_, own| own == "a:b");
+        assert_eq!(unlisted, Some((0, "a:b".into())));
     }
 }
