@@ -83,8 +83,8 @@ impl Upstream {
         Ok(Lease { slot, is_lent: false })
     }
 
-    /// The place of a connection that a session hears of changes from: that of all, where clients share one, since nothing is
-    /// asked there.
+    /// The place of a connection that a session hears of changes from: the one that its calls have, as far as that is known. It
+    /// stays as long as the session.
     ///
     /// # Errors
     /// There are as many as may be.
@@ -94,16 +94,9 @@ impl Upstream {
         client: &Client,
         introduction: &Introduction,
     ) -> Result<Arc<Slot>, NotUp> {
-        let is_modern = self.opens_modern(client);
-        let slot = match self.options.sharing {
-            Sharing::Auto | Sharing::Shared => self.shared(is_modern)?,
-            Sharing::Session => {
-                let params = introduction.to_initialize(Version::LATEST_LEGACY);
-                self.slot(Key::Session(session.number()), params, is_modern)?
-            }
-        };
-        session.attach(&slot);
-        Ok(slot)
+        let lease = self.lease(session, client, introduction)?;
+        session.attach(lease.slot());
+        Ok(Arc::clone(lease.slot()))
     }
 
     /// Finds out whether a stateless client that can be asked needs a connection of its own.
