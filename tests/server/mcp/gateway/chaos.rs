@@ -87,9 +87,10 @@ fn every_call_ends_once_and_no_process_is_left() {
     }
     println!("{results} results, {errors} errors, {} processes", log.pids().len());
     assert!(results > 0 && log.pids().len() > 1, "seed {seed}: {results} results, {} processes", log.pids().len());
-    // And it works on.
+    // And it works on; the last blow may still cost a call that was under way.
     let mut peer = client(&server);
-    assert!(peer.ask(ODD, 1, "tools/call", call("echo_raw", json!({}))).get("result").is_some(), "seed {seed}");
+    let mut works = |id: u64| peer.ask(ODD, id, "tools/call", call("echo_raw", json!({}))).get("result").is_some();
+    assert!((1..=5).any(&mut works), "seed {seed}");
 
     drop((peers, peer, server));
 
