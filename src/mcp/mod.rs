@@ -29,6 +29,7 @@ mod error;
 mod hex;
 mod input;
 mod listing;
+mod newest;
 mod outgoing;
 mod prompts;
 mod relay;
@@ -45,6 +46,7 @@ mod tasks;
 pub mod tools;
 mod under_way;
 pub mod upstream;
+mod uuid;
 mod watching;
 mod workers;
 

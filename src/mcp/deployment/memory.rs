@@ -4,15 +4,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{MEMORIES_BYTES_MAX, MEMORIES_MAX, MEMORY_CHARS_MAX, described, id_after, new_id};
+use super::{MEMORIES_BYTES_MAX, MEMORIES_MAX, MEMORY_CHARS_MAX, described};
 use crate::clock;
-use crate::mcp::auth::Identity;
+use crate::mcp::newest::{Newest, NewestOf};
 use crate::mcp::server::Change;
 use crate::mcp::{CallContext, CallError, Resource, Tool};
-use crate::store::{Keys, Store, Table, Transaction};
+use crate::store::{Store, Table, Transaction};
 
-/// By user and id; each value is a [`Memory`] as JSON.
-const MEMORIES: Table = Table("mcp_memories");
+/// Each entry is a [`Memory`].
+const MEMORIES: Newest =
+    Newest { table: Table("mcp_memories"), entries_max: MEMORIES_MAX, bytes_max: MEMORIES_BYTES_MAX };
 
 const URI: &str = "memory://short-term/current";
 
@@ -61,8 +62,7 @@ pub(super) fn resource(store: &Store) -> Resource {
     Resource::new(URI, "Short-term memory", move |context: CallContext| {
         let store = store.clone();
         async move {
-            let all = store.range(MEMORIES, Keys::beginning_with(prefix(context.user())), MEMORIES_MAX).await?;
-            let items = all.iter().map(|(_, memory)| parse(memory)).collect::<Result<_, _>>()?;
+            let items = MEMORIES.of(context.user()).read(&store).await?;
             let current = Current { items, session_id: context.session_id() };
             Ok(serde_json::to_string(&current).expect("memories have string keys"))
         }
@@ -76,8 +76,8 @@ pub(super) fn tools(store: &Store) -> [Tool; 2] {
     let remember = Tool::structured("memory_remember", move |wanted: Remember, context: CallContext| {
         let store = remembering.clone();
         async move {
-            let prefix = prefix(context.user());
-            let memory = store.change(move |change| remember(change, &prefix, wanted.content)).await?;
+            let memories = MEMORIES.of(context.user());
+            let memory = store.change(move |change| remember(change, &memories, wanted.content)).await?;
             context.server().tell(Change::Resource { uri: URI, user: Some(context.user()) });
             Ok(memory)
         }
@@ -85,8 +85,8 @@ pub(super) fn tools(store: &Store) -> [Tool; 2] {
     let forget = Tool::structured("memory_forget", move |wanted: Forget, context: CallContext| {
         let store = forgetting.clone();
         async move {
-            let prefix = prefix(context.user());
-            let forgotten = store.change(move |change| forget(change, &prefix, &wanted)).await?;
+            let memories = MEMORIES.of(context.user());
+            let forgotten = store.change(move |change| forget(change, &memories, &wanted)).await?;
             context.server().tell(Change::Resource { uri: URI, user: Some(context.user()) });
             Ok(Forgotten { forgotten })
         }
@@ -109,93 +109,38 @@ pub(super) fn tools(store: &Store) -> [Tool; 2] {
     ]
 }
 
-fn remember(change: &mut Transaction<'_>, prefix: &[u8], content: String) -> Result<Memory, CallError> {
-    let mut memories = change.range(MEMORIES, &Keys::beginning_with(prefix), MEMORIES_MAX)?;
-    let mut memory = Memory { id: new_id(), content, created_at: clock::wall_iso8601_micros() };
-    let key_of = |id: &str| [prefix, id.as_bytes()].concat();
-    // The clock may have been set back, or not have moved: what is newest sorts last all the same.
-    if let Some((last, _)) = memories.last().filter(|(last, _)| *last >= key_of(&memory.id)) {
-        memory.id = id_after(&String::from_utf8_lossy(&last[prefix.len()..]));
-    }
-    let value = serde_json::to_vec(&memory).expect("a memory has string keys");
-    let mut bytes = value.len() + memories.iter().map(|(_, value)| value.len()).sum::<usize>();
-    let mut count = 1 + memories.len();
-    for (key, value) in memories.drain(..) {
-        if count <= MEMORIES_MAX && bytes <= MEMORIES_BYTES_MAX {
-            break;
-        }
-        count -= 1;
-        bytes -= value.len();
-        change.delete(MEMORIES, key);
-    }
-    change.put(MEMORIES, key_of(&memory.id), value)?;
-    Ok(memory)
+fn remember(change: &mut Transaction<'_>, memories: &NewestOf, content: String) -> Result<Memory, CallError> {
+    Ok(memories.add(change, |id| Memory { id, content, created_at: clock::wall_iso8601_micros() })?)
 }
 
-fn forget(change: &mut Transaction<'_>, prefix: &[u8], wanted: &Forget) -> Result<usize, CallError> {
+fn forget(change: &mut Transaction<'_>, memories: &NewestOf, wanted: &Forget) -> Result<usize, CallError> {
     match (&wanted.id, wanted.all) {
-        (Some(id), None | Some(false)) => {
-            let key = [prefix, id.as_bytes()].concat();
-            if change.get(MEMORIES, &key)?.is_none() {
-                return Err(CallError::failed(format!("nothing is remembered by the id {id:?}")));
-            }
-            change.delete(MEMORIES, key);
-            Ok(1)
-        }
-        (None, Some(true)) => {
-            let all = change.range(MEMORIES, &Keys::beginning_with(prefix), MEMORIES_MAX)?;
-            let count = all.len();
-            for (key, _) in all {
-                change.delete(MEMORIES, key);
-            }
-            Ok(count)
-        }
+        (Some(id), None | Some(false)) => match memories.remove(change, id)? {
+            true => Ok(1),
+            false => Err(CallError::failed(format!("nothing is remembered by the id {id:?}"))),
+        },
+        (None, Some(true)) => Ok(memories.clear(change)?),
         _ => Err(CallError::InvalidArguments("expected either an id or all: true".to_owned())),
     }
-}
-
-/// What a user's keys begin with: no user's is the beginning of another's.
-fn prefix(user: &Identity) -> Vec<u8> {
-    let user = user.user.as_bytes();
-    let length = u32::try_from(user.len()).unwrap_or(u32::MAX);
-    [&length.to_be_bytes(), user].concat()
-}
-
-fn parse(memory: &[u8]) -> Result<Memory, CallError> {
-    serde_json::from_slice(memory).map_err(|error| {
-        tracing::error!(%error, "a memory is stored in a form that this version does not read");
-        CallError::failed("the store failed")
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::auth::Identity;
 
-    fn user(name: &str) -> Identity {
-        Identity { user: name.into() }
+    fn of(user: &str) -> NewestOf {
+        MEMORIES.of(&Identity { user: user.into() })
     }
 
     async fn remembered(store: &Store, who: &str, content: &str) -> Memory {
-        let (prefix, content) = (prefix(&user(who)), content.to_owned());
-        store.change(move |change| remember(change, &prefix, content)).await.expect("remembered")
+        let (memories, content) = (of(who), content.to_owned());
+        store.change(move |change| remember(change, &memories, content)).await.expect("remembered")
     }
 
     async fn contents(store: &Store, who: &str) -> Vec<String> {
-        let all = store.range(MEMORIES, Keys::beginning_with(prefix(&user(who))), usize::MAX).await.expect("read");
-        all.iter().map(|(_, memory)| parse(memory).expect("ours").content).collect()
-    }
-
-    #[tokio::test]
-    async fn the_newest_are_kept() {
-        let store = Store::in_memory();
-
-        for n in 0..MEMORIES_MAX + 30 {
-            remembered(&store, "ann", &n.to_string()).await;
-        }
-
-        let kept: Vec<_> = (30..MEMORIES_MAX + 30).map(|n| n.to_string()).collect();
-        assert_eq!(contents(&store, "ann").await, kept);
+        let all: Vec<Memory> = of(who).read(store).await.expect("read");
+        all.into_iter().map(|memory| memory.content).collect()
     }
 
     #[tokio::test]
@@ -207,10 +152,9 @@ mod tests {
             remembered(&store, "ann", &widest).await;
         }
 
-        let all = store.range(MEMORIES, Keys::beginning_with(prefix(&user("ann"))), usize::MAX).await.expect("read");
-        let bytes: usize = all.iter().map(|(_, value)| value.len()).sum();
-        assert!(bytes <= MEMORIES_BYTES_MAX && bytes > MEMORIES_BYTES_MAX / 2, "{bytes}");
-        let text = all.iter().map(|(_, value)| String::from_utf8_lossy(value)).collect::<String>();
+        let all: Vec<Memory> = of("ann").read(&store).await.expect("read");
+        let text = serde_json::to_string(&all).expect("JSON");
+        assert!(text.len() <= MEMORIES_BYTES_MAX && text.len() > MEMORIES_BYTES_MAX / 2, "{}", text.len());
         let result = serde_json::to_string(&text).expect("JSON");
         assert!(result.len() < crate::protocol::mcp::RESOURCE_BYTES_MAX / 2, "{}", result.len());
     }
@@ -221,8 +165,8 @@ mod tests {
         let hers = remembered(&store, "ann", "hers").await;
         remembered(&store, "annabel", "another's").await;
         let forget_as = async |who: &str, wanted: Forget| {
-            let prefix = prefix(&user(who));
-            store.change(move |change| forget(change, &prefix, &wanted)).await
+            let memories = of(who);
+            store.change(move |change| forget(change, &memories, &wanted)).await
         };
         let by_id = |id: &str| Forget { id: Some(id.to_owned()), all: None };
         let all = || Forget { id: None, all: Some(true) };

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{DESCRIPTION_CHARS_LISTED, DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX, PROJECTS_MAX, described, new_id};
+use super::{DESCRIPTION_CHARS_LISTED, DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX, PROJECTS_MAX, described};
 use crate::clock;
 use crate::mcp::server::Change;
-use crate::mcp::{CallContext, CallError, ResourceLink, ResourceTemplate, Tool};
+use crate::mcp::{CallContext, CallError, ResourceLink, ResourceTemplate, Tool, uuid};
 use crate::store::{Keys, Store, Table, Transaction};
 
 /// By id; each value is a [`Kept`] as JSON.
@@ -113,7 +113,7 @@ pub(super) fn tools(store: &Store) -> [Tool; 3] {
         async move {
             let now = clock::wall_iso8601_micros();
             let project = Project {
-                id: new_id(),
+                id: uuid::draw(),
                 name: wanted.name,
                 description: wanted.description,
                 created_at: now.clone(),
