@@ -58,6 +58,7 @@ fn value_name(kind: Kind) -> String {
         Kind::Switch => "true|false".to_owned(),
         Kind::Address => "IP:PORT".to_owned(),
         Kind::Host => "HOST".to_owned(),
+        Kind::HostPort => "HOST[:PORT]".to_owned(),
         Kind::LogLevels => "LEVELS".to_owned(),
         Kind::Route => "PATH".to_owned(),
         Kind::Origins => "host|off|conn|ORIGINS".to_owned(),

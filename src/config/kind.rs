@@ -6,7 +6,8 @@ use toml::Value;
 use toml::de::{DeInteger, DeValue};
 
 use super::shapes::{
-    LOG_LEVELS, is_header_name, is_header_value, is_host, is_log_level, is_origin, is_route, is_url, is_variable,
+    LOG_LEVELS, is_header_name, is_header_value, is_host, is_host_port, is_log_level, is_origin, is_route, is_url,
+    is_variable,
 };
 
 /// The longest piece of a faulty value that a fault repeats, in characters.
@@ -28,6 +29,8 @@ pub(super) enum Kind {
     Address,
     /// A host name or address without scheme and port.
     Host,
+    /// The same with a port or without.
+    HostPort,
     /// Log levels: one for all, or `target=level` for a part of the program.
     LogLevels,
     /// The path of a URL.
@@ -87,6 +90,7 @@ impl Kind {
             Kind::Choice(words) => words.contains(&text),
             Kind::Address => text.parse::<SocketAddr>().is_ok(),
             Kind::Host => is_host(text),
+            Kind::HostPort => is_host_port(text),
             Kind::LogLevels => text.split(',').all(is_log_level),
             Kind::Route => is_route(text),
             Kind::Secret { bytes_min } => text.len() >= bytes_min,
@@ -110,6 +114,10 @@ impl Kind {
             Kind::Switch => "true or false".to_owned(),
             Kind::Address => "an IP address and a port such as \"127.0.0.1:4000\" or \"[::1]:4000\"".to_owned(),
             Kind::Host => "a host name or address without scheme and port such as \"chat.example.com\"".to_owned(),
+            Kind::HostPort => {
+                "a host name or address with a port or without such as \"api.example.com\" or \"10.0.0.1:8080\""
+                    .to_owned()
+            }
             Kind::LogLevels => {
                 format!("{}, or several as in \"info,bennu::transport=debug\"", one_of(&LOG_LEVELS))
             }
@@ -340,6 +348,15 @@ mod tests {
             Kind::Host,
             &["localhost", "chat.example.com", "127.0.0.1", "[::1]"],
             &["", "http://a", "a:80", "a b", "a..b", "[x]"],
+        );
+    }
+
+    #[test]
+    fn a_host_may_have_a_port_where_it_is_asked_for() {
+        check(
+            Kind::HostPort,
+            &["localhost", "api.example.com:8080", "127.0.0.1:1", "[::1]", "[::1]:65535"],
+            &["", "http://a", "a:0", "a:65536", "a:b", "a:", ":80", "a b:1", "::1", "a/b"],
         );
     }
 

@@ -35,7 +35,7 @@ pub use self::mcp_servers::{
 use self::rules::Held;
 #[cfg(test)]
 pub use self::settings::{AuthMethod, SECRET_BYTES_MIN, Secret};
-pub use self::settings::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
+pub use self::settings::{CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
 use self::settings::{SECTIONS, TABLE};
 
 /// The environment variable that names the settings file.

@@ -163,9 +163,12 @@ settings! {
         search_root: Option<PathBuf> = Unset, Kind::Folder;
         /// Tool calls running at a time in one session; further ones are refused.
         tool_calls_per_session_max: usize = Is("16"), count("calls", 1, 10_000);
+        /// The hosts, each with a port or for every port, that the tool `api_caller` may ask over HTTP; all others are refused.
+        /// Where it is not set, development allows the local names and production none.
+        api_hosts: Option<Vec<String>> = Unset, Kind::List(&Kind::HostPort);
     }
 
-    /// What the server keeps: the projects and memories of its MCP users.
+    /// What the server keeps: the projects, memories, data sets and notifications of its MCP users.
     store: Store {
         /// The file that it is kept in, made where there is none; one server at a time may have it.
         /// Without it everything is kept in memory and ends with the process.

@@ -28,7 +28,7 @@ pub(super) fn is_url(text: &str) -> bool {
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     // RFC 3986, section 2, without the `#` that begins a fragment.
     let is_of_urls = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte);
-    host_of(authority).is_some_and(is_host) && path.bytes().all(is_of_urls)
+    is_host_port(authority) && path.bytes().all(is_of_urls)
 }
 
 /// Returns what stands before the port of `host[:port]`, unless the port is none.
@@ -37,6 +37,11 @@ fn host_of(authority: &str) -> Option<&str> {
         Some((host, port)) if !port.contains(']') => port.parse::<u16>().is_ok_and(|port| port > 0).then_some(host),
         _ => Some(authority),
     }
+}
+
+/// Whether this is `host[:port]`.
+pub(super) fn is_host_port(text: &str) -> bool {
+    host_of(text).is_some_and(is_host)
 }
 
 pub(super) fn is_host(text: &str) -> bool {

@@ -325,6 +325,19 @@ fn origins_come_as_a_word_a_list_or_a_text_with_commas() {
 }
 
 #[test]
+fn hosts_to_ask_come_as_a_list_or_a_text_with_commas_and_may_be_none() {
+    let hosts = |case: &Case| case.load().unwrap().mcp.api_hosts;
+    let some = |hosts: &[&str]| Some(hosts.iter().map(|host| host.to_string()).collect());
+
+    assert_eq!(hosts(&Case::default()), None);
+    assert_eq!(hosts(&file("[mcp]\napi_hosts = []")), some(&[]));
+    let case = Case { flags: &[("mcp.api_hosts", "api.example.com,[::1]:4000")], ..Case::default() };
+    assert_eq!(hosts(&case), some(&["api.example.com", "[::1]:4000"]));
+    let faults = file("[mcp]\napi_hosts = [\"a.example\", \"https://b.example\"]").faults();
+    assert!(faults.ends_with("came one whose item 2 is \"https://b.example\""), "{faults}");
+}
+
+#[test]
 fn the_settings_file_is_the_flags_then_the_variables() {
     let env = [(FILE_VARIABLE.to_owned(), "b.toml".to_owned())];
 

@@ -49,6 +49,7 @@ pub mod upstream;
 mod uuid;
 mod watching;
 mod workers;
+mod template_tools;
 
 use std::sync::Arc;
 
@@ -73,6 +74,7 @@ pub use tools::{NoArguments, Tool, ToolOutput};
 use under_way::UnderWay;
 use upstream::UpstreamHealth;
 use workers::Workers;
+pub use template_tools::{TemplateToolOptions, TemplateTools};
 
 use crate::channel::{Endpoint, Payload, SocketSpecBuilder};
 use crate::protocol::jsonrpc::Compat;

@@ -44,6 +44,15 @@ impl NewestOf {
         all.iter().map(|(_, entry)| self.parse(entry)).collect()
     }
 
+    /// The same within a change.
+    ///
+    /// # Errors
+    /// As [`NewestOf::read`].
+    pub(super) fn read_in<T: DeserializeOwned>(&self, change: &Transaction<'_>) -> Result<Vec<T>, CallError> {
+        let all = change.range(self.of.table, &self.keys(), self.of.entries_max)?;
+        all.iter().map(|(_, entry)| self.parse(entry)).collect()
+    }
+
     /// Adds the entry that `make` makes of its id. The oldest go where there is no place for it beside them.
     ///
     /// # Errors

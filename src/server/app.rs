@@ -10,10 +10,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, pages, upstreams};
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
-use crate::config::{CheckOrigin, LogFormat, McpCompat, Mode, Settings};
+use crate::config::{CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
 use crate::mcp::deployment::Deployment;
-use crate::mcp::{Mcp, McpServer, tools};
+use crate::mcp::{Mcp, McpServer, TemplateToolOptions, TemplateTools, tools};
 use crate::protocol::jsonrpc::Compat;
 use crate::protocol::origin::{OriginPolicy, OriginRule};
 use crate::transport::accept::HttpOptions;
@@ -117,7 +117,8 @@ fn announce(address: SocketAddr, socket_path: &str, development: bool) {
 fn mcp(settings: &Settings, endpoint: &Endpoint, deployment: &Deployment) -> anyhow::Result<Arc<Mcp>> {
     let mcp = &settings.mcp;
     let server = McpServer::builder("bennu").display_name("Bennu").tools(tools::builtin(mcp.search_root.clone()));
-    let server = deployment.add_to(server).build()?;
+    let server =
+        deployment.add_to(server).tools(TemplateTools::new(deployment, template_tool_options(settings))).build()?;
     let mut builder = Mcp::builder(endpoint, Development).server(server).settings(|chosen| {
         chosen.heartbeat_timeout_ms = mcp.heartbeat_timeout_ms;
         chosen.calls_per_session_max = mcp.tool_calls_per_session_max;
@@ -137,6 +138,16 @@ fn mcp(settings: &Settings, endpoint: &Endpoint, deployment: &Deployment) -> any
         builder = builder.secret(secret.expose().as_bytes());
     }
     Ok(builder.build()?)
+}
+
+fn template_tool_options(settings: &Settings) -> TemplateToolOptions {
+    let options = TemplateToolOptions::default();
+    match &settings.mcp.api_hosts {
+        Some(hosts) => options.api_hosts(hosts),
+        // Whoever may call has the whole machine already.
+        None if settings.server.mode == Mode::Development => options.api_hosts(LOCAL_HOSTS),
+        None => options,
+    }
 }
 
 fn socket_options(settings: &Settings) -> anyhow::Result<SocketOptions> {

@@ -81,6 +81,11 @@ impl Deployment {
         self.store.close().await;
     }
 
+    /// Where it is kept, for what else keeps something for the same users.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Adds the resources and the tools to a server. The resources under `tool://` are those of all tools that the server has
     /// at a time.
     pub fn add_to(&self, builder: McpServerBuilder) -> McpServerBuilder {

@@ -437,7 +437,7 @@ async fn standing(shared: Arc<Shared>, instance: Arc<Instance>) {
 }
 
 /// Why a request failed, without its URL, which may hold what is secret.
-fn why(error: &reqwest::Error) -> String {
+pub(in crate::mcp) fn why(error: &reqwest::Error) -> String {
     let mut text = match error {
         error if error.is_connect() => "no connection".to_owned(),
         error if error.is_timeout() => "timed out".to_owned(),

@@ -27,6 +27,7 @@ use serde::Serialize;
 
 pub use crate::metrics::Latency;
 pub(super) use attachment::Attachment;
+pub(super) use http::why;
 pub(super) use instance::{Event, Hello, Instance, Lost, Ticket};
 use learned::Learned;
 pub(super) use listing::whole_list;

@@ -15,3 +15,4 @@ mod status;
 mod tasks;
 mod watching;
 mod withdrawn;
+mod template_tools;

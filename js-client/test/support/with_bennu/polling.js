@@ -6,6 +6,13 @@ import { outcome } from "./application.js"
 const SERVER = { server: "bennu" }
 /** The tools behind the deployment's resources. */
 const DEPLOYMENT = ["project_create", "project_update", "project_delete", "memory_remember", "memory_forget"]
+const OF_TEMPLATES = [
+  ...["data_fetcher", "data_transformer", "data_saver"],
+  ...["user_validator", "welcome_service", "notification_service", "rejection_service"],
+  ...["text_analyzer", "image_analyzer", "spam_detector", "moderation_aggregator"],
+  ...["item_processor", "item_validator", "batch_aggregator"],
+  ...["api_caller", "response_validator", "response_transformer"],
+]
 /** What the hash of ten chunks takes, and has for progress: all of it within a poll or two. */
 const CHUNK_BYTES = 65_536
 const STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
@@ -60,7 +67,7 @@ export const polled = {
     isPolling: true,
     server: "Bennu",
     version: era === "legacy" ? "2025-11-25" : "2026-07-28",
-    tools: ["countdown", "stream_hash", "text_search", ...DEPLOYMENT],
+    tools: ["countdown", "stream_hash", "text_search", ...DEPLOYMENT, ...OF_TEMPLATES],
     hashes: Array(2).fill({ told: STEPS, atResult: STEPS.length, isError: undefined }),
     ended: undefined,
     finished: ["completed", "completed", "failed"],
