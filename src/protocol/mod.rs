@@ -18,6 +18,7 @@ pub mod socket;
 pub mod topic;
 pub mod websocket;
 pub mod wire;
+pub mod workflow;
 
 use std::ops::Add;
 
