@@ -56,7 +56,11 @@ churn visits="1000000":
 chaos seconds="60":
     BENNU_CHAOS_SECONDS={{seconds}} cargo test --test server chaos -- --nocapture
 
+# Workflows at random beside their model, with crashes at random, for many times the seeds that the tests take.
+workflows times="100":
+    BENNU_WORKFLOW_SEEDS_TIMES={{times}} cargo test --release --lib stepper -- --nocapture
+
 # The long searches, which no test run waits for: every fuzzer, random conversations beside their model, connections that
-# break off, upstreams that are killed.
-soak: fuzz-all model churn chaos
+# break off, upstreams that are killed, workflows with crashes.
+soak: fuzz-all model churn chaos workflows
     SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600

@@ -39,6 +39,18 @@ pub trait McpAuth: Send + Sync + 'static {
         true
     }
 
+    /// Whether that user's triggers may hear what is broadcast on a topic: on those for such events alone, unless the
+    /// authenticator says more.
+    fn may_hear(&self, _user: &Identity, topic: &str) -> bool {
+        topic.starts_with(crate::protocol::workflow::trigger::EVENT_TOPIC_PREFIX)
+    }
+
+    /// Whether that user may broadcast events for triggers on a topic: no, unless the authenticator says so, since they begin runs
+    /// of others.
+    fn may_emit(&self, _user: &Identity, _topic: &str) -> bool {
+        false
+    }
+
     /// Whether `watcher` may see the runs of `owner`: their own, unless the authenticator says more.
     fn may_watch(&self, watcher: &Identity, owner: &Identity) -> bool {
         watcher == owner
@@ -52,5 +64,13 @@ pub struct Development;
 impl McpAuth for Development {
     fn authenticate(&self, _credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
         async { Ok(Identity { user: "dev".into() }) }.boxed()
+    }
+
+    fn may_hear(&self, _user: &Identity, _topic: &str) -> bool {
+        true
+    }
+
+    fn may_emit(&self, _user: &Identity, _topic: &str) -> bool {
+        true
     }
 }

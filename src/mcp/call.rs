@@ -49,6 +49,8 @@ pub(crate) struct Call {
     pub(super) task: OnceLock<Arc<Task>>,
     /// The run that dashboards see, of a tool.
     pub(super) run: Option<Arc<Run>>,
+    /// The run of the workflow that it executes.
+    pub(super) workflow: OnceLock<Arc<Run>>,
     pub(super) seat: Seat,
     pub(super) cancellation: Cancellation,
     /// What the client said why it takes the request back.
@@ -64,6 +66,8 @@ pub(crate) enum Subject {
     Prompt,
     /// What has no failures of a shape of its own.
     Other,
+    /// A workflow, whose run has a limit of its own.
+    Workflow,
     /// A request that is passed on: for how long at most.
     Relayed {
         limit_ms: u64,
@@ -115,6 +119,8 @@ pub(crate) type Work = BoxFuture<'static, Result<Output, CallError>>;
 
 /// The milliseconds that prompts, resources and completions may take.
 pub(super) const SERVING_MS_MAX: u64 = 30_000;
+/// The same of what executes a workflow: a little more than a run may take.
+const WORKFLOW_MS_MAX: u64 = crate::protocol::workflow::TIMEOUT_MS_MAX + 60_000;
 
 impl Call {
     /// Does the work of a call: at once, if it never waits, or else in a task of its own.
@@ -151,6 +157,26 @@ impl Call {
         self.cancellation.cancel(reason);
     }
 
+    /// Why the call was ended from outside, if it was.
+    pub(super) fn cancel_reason(&self) -> Option<CancelReason> {
+        self.cancellation.reason()
+    }
+
+    /// Lets whoever observes the session see the run of the workflow that the call executes.
+    pub(super) fn shows(&self, run: &Arc<Run>) {
+        if self.workflow.set(Arc::clone(run)).is_ok() {
+            self.session.show(run);
+        }
+    }
+
+    /// Gives the caller an event of the workflow that the call executes; nothing follows the answer.
+    pub(super) fn show_event(&self, event: Bytes) {
+        let stage = self.stage.lock();
+        if !stage.has_ended && !self.is_given_up() {
+            self.route.push(Kind::Event, event);
+        }
+    }
+
     /// Why the call was ended from outside, for whoever works for it elsewhere.
     pub(super) fn why_cancelled(&self) -> Option<String> {
         if let Some(why) = self.why_taken_back.get() {
@@ -163,6 +189,7 @@ impl Call {
         match &self.subject {
             Subject::Tool(tool) => tool.execution_ms_max,
             Subject::Relayed { limit_ms } => *limit_ms,
+            Subject::Workflow => WORKFLOW_MS_MAX,
             _ => SERVING_MS_MAX,
         }
     }
@@ -233,11 +260,12 @@ impl Call {
     }
 
     fn end_run(&self, ending: Ending<'_>, worked_ms: u64) {
-        if let Some(run) = &self.run
-            && let Some(event) = run.end(ending, worked_ms, self.session.is_streaming())
-        {
+        let Some(run) = &self.run else { return };
+        let completed = matches!(ending, Ending::Completed(_));
+        if let Some(event) = run.end(ending, worked_ms, self.session.is_streaming()) {
             self.route.push(Kind::Event, event);
         }
+        self.session.mcp.workflows.tool_ended(run, completed);
     }
 
     /// Ends a call with another server's response.

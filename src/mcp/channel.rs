@@ -79,7 +79,16 @@ impl Channel for SessionChannel {
         let connection = cx.connection_id();
         let session = Session::open(
             &mcp,
-            NewSession { server, user, connection, peer, standing, is_streaming, introduction: introduced },
+            NewSession {
+                server,
+                user,
+                connection,
+                peer,
+                standing,
+                is_streaming,
+                introduction: introduced,
+                is_workflow: false,
+            },
         );
         let reply = if client.is_some() { session.join_reply() } else { introduction(&session) };
         // An inbox that is full ends the connection, and this session with it.

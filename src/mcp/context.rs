@@ -71,6 +71,11 @@ impl CallContext {
         self.call.session.mcp.runs().list(|owner| owner == self.user()).0
     }
 
+    /// The call itself.
+    pub(super) fn call(&self) -> Arc<Call> {
+        Arc::clone(&self.call)
+    }
+
     /// The server that is called.
     pub(super) fn server(&self) -> &ServerShared {
         &self.call.session.server

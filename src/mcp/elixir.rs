@@ -15,6 +15,7 @@ use super::input::InputRequest;
 use super::{CallContext, CallError};
 use crate::clock;
 use crate::protocol::jsonrpc::{self, Object};
+use crate::protocol::mcp::client::Era;
 use crate::protocol::mcp::sampling::{SamplingMessage, SamplingRequest, SamplingResult};
 
 /// Tools among which one is chosen.
@@ -100,6 +101,29 @@ pub(super) fn sample(call: &Arc<Call>, params: &Object<'_>) -> super::call::Work
             status: "completed",
             timestamp: clock::wall_iso8601_micros(),
         })))
+    })
+}
+
+/// Chooses one of `tools` for what a workflow's step wants; by the model of a call's client, where there is one that can be
+/// asked. Gives the tool's name.
+pub(super) fn choose(
+    call: Option<Arc<Call>>,
+    purpose: &Value,
+    tools: &[Value],
+) -> futures::future::BoxFuture<'static, Result<String, String>> {
+    let purpose = purpose.as_str().map_or_else(|| purpose.to_string(), ToOwned::to_owned);
+    let offered = tools.iter().map(offered).collect::<Option<Vec<_>>>();
+    Box::pin(async move {
+        let tools = offered.ok_or("Invalid sampling tools: expected names, or objects with a name")?;
+        let choice = Choice { purpose, tools, sampling_type: "tool_selection".to_owned() };
+        let asked = call.filter(|call| {
+            call.client.capabilities.sampling && (call.client.era != Era::Modern || call.task.get().is_some())
+        });
+        let by_model = match asked {
+            Some(call) => ask_model(&call, &choice).await.map_err(|error| error.to_string())?,
+            None => None,
+        };
+        Ok(choice.tools[by_model.unwrap_or_else(|| best(&choice))].name.clone())
     })
 }
 

@@ -63,6 +63,19 @@ impl Needs {
 }
 
 impl InputRequest {
+    /// A question that another program of MCP asks, by its method and params; none, if no client is asked such.
+    pub(super) fn of(method: &str, params: &RawValue) -> Option<Self> {
+        let fields = Object::parse(params.get().as_bytes()).unwrap_or_default();
+        let (method, needs) = match method {
+            CREATE_MESSAGE => (CREATE_MESSAGE, Needs::Sampling { tools: fields.has("tools") }),
+            ELICIT if fields.string("mode").as_deref() == Some("url") => (ELICIT, Needs::Url),
+            ELICIT => (ELICIT, Needs::Form),
+            ROOTS_LIST => (ROOTS_LIST, Needs::Roots),
+            _ => return None,
+        };
+        Some(InputRequest { method, params: params.to_owned(), needs })
+    }
+
     /// Asks the client's model.
     pub fn sampling(request: &SamplingRequest) -> Self {
         let params = request.to_params();

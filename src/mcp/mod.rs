@@ -43,13 +43,14 @@ mod session;
 mod status;
 mod stopwatch;
 mod tasks;
+mod template_tools;
 pub mod tools;
 mod under_way;
 pub mod upstream;
 mod uuid;
 mod watching;
 mod workers;
-mod template_tools;
+mod workflows;
 
 use std::sync::Arc;
 
@@ -70,11 +71,13 @@ pub use server::{Caching, McpServer, McpServerBuilder, McpServerError};
 use session::Sessions;
 pub(crate) use session::{NewSession, Session};
 use tasks::Tasks;
+pub use template_tools::{TemplateToolOptions, TemplateTools};
 pub use tools::{NoArguments, Tool, ToolOutput};
 use under_way::UnderWay;
 use upstream::UpstreamHealth;
 use workers::Workers;
-pub use template_tools::{TemplateToolOptions, TemplateTools};
+use workflows::Workflows;
+pub use workflows::workflow_tools;
 
 use crate::channel::{Endpoint, Payload, SocketSpecBuilder};
 use crate::protocol::jsonrpc::Compat;
@@ -97,6 +100,7 @@ use crate::protocol::mcp::{
     SESSION_TOPIC, SESSION_TOPIC_PREFIX,
 };
 use crate::random;
+use crate::store::Store;
 
 /// What the operator can set.
 #[derive(Clone, Debug)]
@@ -151,6 +155,7 @@ pub struct Mcp {
     tasks: Tasks,
     under_way: UnderWay,
     sealer: Sealer,
+    workflows: Workflows,
 }
 
 /// An [`Mcp`] that is being put together.
@@ -161,6 +166,8 @@ pub struct McpBuilder {
     auth: Arc<dyn McpAuth>,
     servers: Vec<McpServer>,
     secret: Option<Vec<u8>>,
+    endpoint: Option<Endpoint>,
+    store: Option<Store>,
 }
 
 /// Servers that can't stand beside each other.
@@ -181,7 +188,15 @@ pub enum McpError {
 impl McpBuilder {
     /// Nothing yet, on whatever `publish` brings broadcasts to.
     fn new(publish: Publish, auth: impl McpAuth) -> Self {
-        McpBuilder { publish, settings: Settings::default(), auth: Arc::new(auth), servers: Vec::new(), secret: None }
+        McpBuilder {
+            publish,
+            settings: Settings::default(),
+            auth: Arc::new(auth),
+            servers: Vec::new(),
+            secret: None,
+            endpoint: None,
+            store: None,
+        }
     }
 
     /// Adds a server. The first is also the one on `mcp:session` and at `/mcp`.
@@ -202,12 +217,19 @@ impl McpBuilder {
         self
     }
 
+    /// Keeps workflows, their runs, templates, triggers and contexts where the deployment's other things are; by default they
+    /// end with the process. [`Mcp::resume`] goes on with what is there.
+    pub fn deployment(mut self, deployment: &deployment::Deployment) -> Self {
+        self.store = Some(deployment.store().clone());
+        self
+    }
+
     /// The whole.
     ///
     /// # Errors
     /// [`McpError`].
     pub fn build(self) -> Result<Arc<Mcp>, McpError> {
-        let McpBuilder { publish, settings, auth, servers, secret } = self;
+        let McpBuilder { publish, settings, auth, servers, secret, endpoint, store } = self;
         if servers.is_empty() {
             return Err(McpError::NoServer);
         }
@@ -233,6 +255,7 @@ impl McpBuilder {
             tasks: Tasks::default(),
             under_way: UnderWay::default(),
             sealer: Sealer::new(&secret),
+            workflows: Workflows::new(store.unwrap_or_else(Store::in_memory), endpoint),
         }))
     }
 }
@@ -240,10 +263,12 @@ impl McpBuilder {
 impl Mcp {
     /// MCP whose clients `auth` lets in and whose runs can be watched on the endpoint's topics.
     pub fn builder(endpoint: &Endpoint, auth: impl McpAuth) -> McpBuilder {
-        let endpoint = endpoint.clone();
+        let broadcasting = endpoint.clone();
         let publish =
-            move |topic: &str, event: &str, json| endpoint.broadcast(topic, event, Payload::Json(json)).is_ok();
-        McpBuilder::new(Arc::new(publish), auth)
+            move |topic: &str, event: &str, json| broadcasting.broadcast(topic, event, Payload::Json(json)).is_ok();
+        let mut builder = McpBuilder::new(Arc::new(publish), auth);
+        builder.endpoint = Some(endpoint.clone());
+        builder
     }
 
     /// Adds the MCP topics to a socket.
@@ -287,6 +312,15 @@ impl Mcp {
         }
     }
 
+    /// Goes on with what the process before left in the store: runs of workflows go on, or have failed, as their definitions
+    /// say, and triggers are heeded again. Within a runtime, before anybody is served.
+    ///
+    /// # Errors
+    /// [`StoreError`](deployment::StoreError).
+    pub async fn resume(self: &Arc<Self>) -> Result<(), deployment::StoreError> {
+        workflows::resume(self).await
+    }
+
     /// How the servers of others stand, by their names, in the order in which they were added.
     pub fn upstream_health(&self) -> Vec<(String, UpstreamHealth)> {
         self.upstreams().map(|upstream| (upstream.name.to_string(), upstream.health())).collect()
@@ -306,6 +340,7 @@ impl Mcp {
     /// program does that when it stops, and so has a program that embeds the crate. The caller bounds the waiting.
     pub async fn drain(&self) {
         self.end_streams();
+        self.workflows.drain().await;
         self.under_way.drain().await;
     }
 

@@ -12,6 +12,8 @@ use crate::protocol::mcp::{OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX};
 pub(crate) enum Kind {
     /// The answer to a request: an error's code, or none for a result.
     Response(Option<i64>),
+    /// No answer: a workflow's call was not begun, because too many are under way.
+    Busy,
     /// A request of the server, or what takes one back.
     Request,
     /// A notification in the course of a request, or of a change: it may be dropped where too much waits.

@@ -95,7 +95,7 @@ pub(super) fn failure(call: &Call, error: &CallError) -> Result<Box<RawValue>, F
             other => Err(plain(other)),
         },
         Subject::Prompt if era == Era::Elixir => Ok(super::elixir::prompt_failure(&error.to_string())),
-        Subject::Prompt | Subject::Other | Subject::Relayed { .. } => Err(plain(error)),
+        Subject::Prompt | Subject::Other | Subject::Workflow | Subject::Relayed { .. } => Err(plain(error)),
     }
 }
 

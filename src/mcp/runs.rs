@@ -15,8 +15,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-pub(super) use registry::Following;
 pub use registry::{Announcement, Publish, Runs, RunsFull};
+pub(super) use registry::{Following, NewRun};
 pub use watch::Watch;
 
 use super::auth::Identity;
@@ -33,6 +33,8 @@ pub struct Run {
     /// The number's digits.
     id: Hex,
     tool: Arc<str>,
+    /// Whether it is of a workflow, whose id `tool` then is.
+    is_workflow: bool,
     owner: Identity,
     connection: u64,
     request_id: Box<RawValue>,
@@ -102,6 +104,11 @@ impl Run {
         self.id.as_str()
     }
 
+    /// The tool's name; of a workflow its id.
+    pub(super) fn tool(&self) -> &Arc<str> {
+        &self.tool
+    }
+
     /// Whose call it is.
     pub fn owner(&self) -> &Identity {
         &self.owner
@@ -155,7 +162,12 @@ impl Run {
     }
 
     fn subject(&self) -> Subject<'_> {
-        Subject { stream_id: self.id(), request_id: &self.request_id, tool: &self.tool }
+        Subject {
+            stream_id: self.id(),
+            request_id: &self.request_id,
+            tool: &self.tool,
+            workflow: self.is_workflow.then_some(&*self.tool),
+        }
     }
 
     /// Lets someone watch from `after` on: `wake` is called when there is something to read, at once if there already
@@ -205,13 +217,14 @@ impl Run {
     fn summary_of(&self, state: &mut State) -> RunSummary {
         let (status, finished) = match state.log.last() {
             None => (RunStatus::Running, None),
-            Some(last) if last.kind == EventKind::Completed => (RunStatus::Completed, Some(last.told.unix_micros)),
+            Some(last) if last.kind.is_completion() => (RunStatus::Completed, Some(last.told.unix_micros)),
             Some(last) => (RunStatus::Failed, Some(last.told.unix_micros)),
         };
         let started = state.log.events_after(0).next().map_or(0, |first| first.told.unix_micros);
         RunSummary {
             run_id: self.id().to_owned(),
             tool: self.tool.to_string(),
+            workflow_id: self.is_workflow.then(|| self.tool.to_string()),
             status,
             started_at: clock::iso8601_micros(started),
             finished_at: finished.map(clock::iso8601_micros),
@@ -245,11 +258,21 @@ impl Run {
             }
             Ending::Failed { reason, error } => Told::Failed { reason, error, execution_time_ms },
         };
+        self.tell_last(told, is_streamed)
+    }
+
+    /// Notes the last event; gives its text, where it `is_streamed`. Nothing happens at a second end.
+    pub(super) fn tell_last(self: &Arc<Self>, told: Told, is_streamed: bool) -> Option<Bytes> {
         let text = self.append(told, is_streamed).ok()?;
         if let Some(runs) = self.runs.upgrade() {
             runs.finish(self);
         }
         text
+    }
+
+    /// Notes something of a workflow that is not its end; gives the event's text, where it `is_streamed`.
+    pub(super) fn tell_workflow(&self, kind: EventKind, data: Box<RawValue>, is_streamed: bool) -> Option<Bytes> {
+        self.append(Told::Workflow { kind, data }, is_streamed).ok().flatten()
     }
 
     /// Puts an event into the log and says so to everyone; gives its text, where it `is_wanted`.

@@ -21,7 +21,7 @@ use super::server::ServerShared;
 use super::session::Session;
 use super::stopwatch::Stopwatch;
 use super::tools::Registered;
-use super::{CallError, elixir, respond};
+use super::{CallError, elixir, respond, workflows};
 use crate::clock;
 use crate::protocol::jsonrpc::{self, Fault, Object, Scope};
 use crate::protocol::mcp::client::{Client, Era};
@@ -33,10 +33,10 @@ use crate::protocol::mcp::subscription::Filter;
 use crate::protocol::mcp::tool::{CallParams, TaskSupport};
 use crate::protocol::mcp::version::Version;
 use crate::protocol::mcp::{
-    COMPLETE, CREATE_MESSAGE, DISCOVER, INITIALIZE, LISTENS_PER_SESSION_MAX, PING, PROMPTS_GET, PROMPTS_LIST,
-    RESOURCE_TEMPLATES_LIST, RESOURCES_LIST, RESOURCES_READ, RESOURCES_SUBSCRIBE, RESOURCES_UNSUBSCRIBE, SET_LEVEL,
-    SUBSCRIPTIONS_LISTEN, SUBSCRIPTIONS_PER_SESSION_MAX, TASKS_CANCEL, TASKS_GET, TASKS_UPDATE, TOOLS_CALL, TOOLS_LIST,
-    URI_BYTES_MAX,
+    ARGUMENT_BYTES_MAX, COMPLETE, CREATE_MESSAGE, DISCOVER, INITIALIZE, LISTENS_PER_SESSION_MAX, PING, PROMPTS_GET,
+    PROMPTS_LIST, REQUEST_BYTES_MAX, RESOURCE_TEMPLATES_LIST, RESOURCES_LIST, RESOURCES_READ, RESOURCES_SUBSCRIBE,
+    RESOURCES_UNSUBSCRIBE, SET_LEVEL, SUBSCRIPTIONS_LISTEN, SUBSCRIPTIONS_PER_SESSION_MAX, TASKS_CANCEL, TASKS_GET,
+    TASKS_UPDATE, TOOLS_CALL, TOOLS_LIST, URI_BYTES_MAX,
 };
 
 /// Values that a completion gives at most. Source: MCP, completion.
@@ -66,6 +66,9 @@ impl Session {
             Err(fault) => {
                 let compat = self.mcp.compat(era);
                 let text = jsonrpc::error_response(Some(id), &fault, compat);
+                if self.is_workflow() && matches!(fault, Fault::TooManyCalls { .. }) {
+                    return route.push(Kind::Busy, text);
+                }
                 route.push(Kind::Response(Some(fault.code(compat))), text);
             }
         }
@@ -144,6 +147,16 @@ impl Session {
                 let served = self.begin(&call, route, Subject::Other, None)?;
                 let work = elixir::sample(&served, &call.params);
                 served.start(|_| work);
+                Ok(Served::Later)
+            }
+            name if workflows::is_method(name) && !self.is_workflow() => {
+                let method = call.method.clone();
+                // They are an object, so that only nesting can be in the way.
+                let read = call.raw_params.map(|params| serde_json::from_str(params.get())).transpose();
+                let params = read.map_err(|_| invalid("params are nested too deep"))?;
+                let served = self.begin(&call, route, Subject::Workflow, None)?;
+                let serving = Arc::clone(&served);
+                served.start(move |_| workflows::serve(serving, method, params.unwrap_or_default()).boxed());
                 Ok(Served::Later)
             }
             unknown => Err(Fault::MethodNotFound(unknown.to_owned())),
@@ -290,6 +303,8 @@ impl Session {
         let full = |super::workers::ConnectionFull { limit }| Fault::TooManyCalls { scope: Scope::Connection, limit };
         let seat = self.mcp.workers.admit(self.connection()).map_err(full)?;
         let run = match tool {
+            // Those who watch see the workflow's own run.
+            Some(_) if self.is_workflow() => None,
             Some(tool) => {
                 let run = self.mcp.runs.begin(tool, call.id, &self.user, self.connection())?;
                 self.show(&run);
@@ -315,6 +330,7 @@ impl Session {
             input,
             task: OnceLock::new(),
             run,
+            workflow: OnceLock::new(),
             seat,
             cancellation: Default::default(),
             why_taken_back: OnceLock::new(),
@@ -350,7 +366,9 @@ impl Session {
         call: peer::Call<'_>,
         route: &Arc<Outgoing>,
     ) -> Result<Served, Fault> {
-        let params = CallParams::read(&call.params)?;
+        // Results of many steps may come to one that makes something of them.
+        let bytes_max = if self.is_workflow() { REQUEST_BYTES_MAX } else { ARGUMENT_BYTES_MAX };
+        let params = CallParams::read(&call.params, bytes_max)?;
         let era = call.client.era;
         let Some(tool) = catalog.tools.find(&params.name) else {
             return match era {

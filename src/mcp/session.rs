@@ -53,6 +53,8 @@ pub(crate) struct Session {
     standing: Arc<Outgoing>,
     /// Whether the client gets the streaming events of its calls.
     is_streaming: AtomicBool,
+    /// Whether its client is a workflow's run of this program.
+    is_workflow: bool,
     /// What it has with the servers behind its own, where that one passes requests on.
     pub(super) attachment: Option<Box<Attachment>>,
     pub(super) peer: Mutex<Peer>,
@@ -143,6 +145,8 @@ pub(crate) struct NewSession {
     pub(crate) is_streaming: bool,
     /// The params of an `initialize` that says what the join said, where that was the handshake.
     pub(crate) introduction: Option<Box<RawValue>>,
+    /// Whether the client is a workflow's run, whose steps are no runs of their own.
+    pub(crate) is_workflow: bool,
 }
 
 impl Sessions {
@@ -179,6 +183,7 @@ impl Session {
             user: new.user,
             standing: new.standing,
             is_streaming: AtomicBool::new(new.is_streaming),
+            is_workflow: new.is_workflow,
             attachment: passes_on.then(|| Box::new(Attachment::new(new.introduction))),
             peer: Mutex::new(if passes_on { new.peer.relaying() } else { new.peer }),
             lively: Mutex::default(),
@@ -321,6 +326,11 @@ impl Session {
         self.is_streaming.load(Ordering::Relaxed)
     }
 
+    /// Whether its client is a workflow's run of this program.
+    pub(super) fn is_workflow(&self) -> bool {
+        self.is_workflow
+    }
+
     /// The least severe log message that the client asked for, if it did.
     pub(super) fn asked_level(&self) -> Option<Level> {
         self.peer.lock().asked_level()
@@ -366,7 +376,9 @@ impl Session {
             if lively.calls.is_empty() {
                 lively.calls = Vec::new();
             }
-            if let (Some(observer), Some(run)) = (&mut lively.observer, &call.run) {
+            if let (Some(observer), Some(run)) =
+                (&mut lively.observer, call.run.as_ref().or_else(|| call.workflow.get()))
+            {
                 observer.watches.retain(|watch| !Arc::ptr_eq(watch.run(), run));
             }
         }
@@ -507,7 +519,7 @@ impl Session {
         lively.last_observer += 1;
         let number = lively.last_observer;
         let mut observer = Observer { number, wake: Arc::new(wake), watches: Vec::new() };
-        for run in lively.calls.iter().filter_map(|call| call.run.as_ref()) {
+        for run in lively.calls.iter().filter_map(|call| call.run.as_ref().or_else(|| call.workflow.get())) {
             observer.watch(run, run.last_seq());
         }
         lively.observer = Some(observer);

@@ -159,19 +159,20 @@ impl StatusChannel {
         let (tool, run_id) = (summary.tool.as_str(), summary.run_id.as_str());
         let run = self.mcp.runs.find(run_id);
         let metadata = Metadata { run_id, tool, status: summary.status, progress: None, total: None };
+        let category = if summary.workflow_id.is_some() { Category::Workflow } else { Category::Tool };
         if announcement.event == RUN_STARTED {
             run.into_iter().for_each(|run| self.look_after(run));
-            return self.push(Category::Tool, &format!("{tool} started"), metadata, cx);
+            return self.push(category, &format!("{tool} started"), metadata, cx);
         }
         self.under_way.retain(|(run, _)| run.id() != run_id);
         match summary.status {
             RunStatus::Failed => {
                 let error = run.and_then(|run| error_of(&run));
                 let text = format!("{tool} failed{}", error.map_or(String::new(), |error| format!(": {error}")));
-                self.push(Category::Tool, &text, metadata.clone(), cx);
+                self.push(category, &text, metadata.clone(), cx);
                 self.push(Category::Error, &text, metadata, cx);
             }
-            _ => self.push(Category::Tool, &format!("{tool} completed"), metadata, cx),
+            _ => self.push(category, &format!("{tool} completed"), metadata, cx),
         }
     }
 

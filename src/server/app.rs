@@ -13,7 +13,7 @@ use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
 use crate::mcp::deployment::Deployment;
-use crate::mcp::{Mcp, McpServer, TemplateToolOptions, TemplateTools, tools};
+use crate::mcp::{Mcp, McpServer, TemplateToolOptions, TemplateTools, tools, workflow_tools};
 use crate::protocol::jsonrpc::Compat;
 use crate::protocol::origin::{OriginPolicy, OriginRule};
 use crate::transport::accept::HttpOptions;
@@ -73,6 +73,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let mcp = mcp(&settings, &endpoint, &deployment)?;
     mcp.boot();
+    mcp.resume().await.context("reading workflows from the store")?;
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
     let mut server = Server::new(&endpoint).socket(mcp.routes(socket));
     if development {
@@ -117,9 +118,9 @@ fn announce(address: SocketAddr, socket_path: &str, development: bool) {
 fn mcp(settings: &Settings, endpoint: &Endpoint, deployment: &Deployment) -> anyhow::Result<Arc<Mcp>> {
     let mcp = &settings.mcp;
     let server = McpServer::builder("bennu").display_name("Bennu").tools(tools::builtin(mcp.search_root.clone()));
-    let server =
-        deployment.add_to(server).tools(TemplateTools::new(deployment, template_tool_options(settings))).build()?;
-    let mut builder = Mcp::builder(endpoint, Development).server(server).settings(|chosen| {
+    let server = deployment.add_to(server).tools(workflow_tools());
+    let server = server.tools(TemplateTools::new(deployment, template_tool_options(settings))).build()?;
+    let mut builder = Mcp::builder(endpoint, Development).deployment(deployment).server(server).settings(|chosen| {
         chosen.heartbeat_timeout_ms = mcp.heartbeat_timeout_ms;
         chosen.calls_per_session_max = mcp.tool_calls_per_session_max;
         chosen.runs_max = mcp.runs_max;

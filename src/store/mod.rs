@@ -65,6 +65,11 @@ impl Keys {
         Keys { to: (!to.is_empty()).then_some(to), from }
     }
 
+    /// The keys from one on up to another, which is left out.
+    pub(crate) fn between(from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) -> Self {
+        Keys { from: from.into(), to: Some(to.into()) }
+    }
+
     /// Whether there can be any; ordered maps refuse ends that stand before their beginning.
     fn is_empty(&self) -> bool {
         self.to.as_ref().is_some_and(|to| *to <= self.from)
@@ -150,6 +155,11 @@ impl Store {
     /// [`StoreError`]: what is there is something else, in use, damaged or can't be reached.
     pub(crate) async fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Ok(Store(Arc::new(Kept::File(file::File::open(path.into()).await?))))
+    }
+
+    /// Whether what is stored outlives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        matches!(&*self.0, Kept::File(_))
     }
 
     /// The value of a key.

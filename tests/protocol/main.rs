@@ -1,3 +1,4 @@
-//! The pure protocol from outside: what fuzzers have found in it stays found.
+//! The pure protocol from outside: what fuzzers have found in it stays found; examples of workflows are such.
 
 mod corpus;
+mod workflows;

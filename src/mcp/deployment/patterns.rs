@@ -40,7 +40,7 @@ pub(super) fn resource() -> Resource {
 fn patterns(runs: &[RunSummary]) -> Vec<Pattern> {
     // With the place of the tool's last run.
     let mut by_tool: BTreeMap<&str, (usize, Pattern)> = BTreeMap::new();
-    for (place, run) in runs.iter().enumerate() {
+    for (place, run) in runs.iter().enumerate().filter(|(_, run)| run.workflow_id.is_none()) {
         let new = || {
             let (first, last) = (run.started_at.clone(), String::new());
             let (calls, completed, failed, running) = (0, 0, 0, 0);
@@ -72,6 +72,7 @@ mod tests {
         RunSummary {
             run_id: "r".to_owned(),
             tool: tool.to_owned(),
+            workflow_id: None,
             status,
             started_at: at.to_owned(),
             finished_at: None,

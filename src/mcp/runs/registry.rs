@@ -62,6 +62,19 @@ pub struct Announcement {
     pub owner: Identity,
 }
 
+/// What a run begins with.
+pub(in crate::mcp) struct NewRun<'a> {
+    /// Its id.
+    pub(in crate::mcp) number: u128,
+    /// The tool's name, or the workflow's id.
+    pub(in crate::mcp) tool: &'a Arc<str>,
+    pub(in crate::mcp) is_workflow: bool,
+    pub(in crate::mcp) request_id: &'a RawValue,
+    pub(in crate::mcp) owner: &'a Identity,
+    /// Among whose runs it is counted.
+    pub(in crate::mcp) connection: u64,
+}
+
 /// The runs of this node.
 ///
 /// No connection can fill it alone: it has a share of the calls under way, and where ended runs have to make room for
@@ -119,13 +132,23 @@ impl Runs {
         connection: u64,
     ) -> Result<Arc<Run>, RunsFull> {
         let number = Hex::draw();
+        self.begin_with(NewRun { number, tool, is_workflow: false, request_id, owner, connection }, Told::Started)
+    }
+
+    /// Takes up a run, whose first event is `first`.
+    ///
+    /// # Errors
+    /// [`RunsFull`].
+    pub(in crate::mcp) fn begin_with(self: &Arc<Self>, new: NewRun<'_>, first: Told) -> Result<Arc<Run>, RunsFull> {
+        let number = new.number;
         let mut run = Run {
             number,
             id: Hex::of(number),
-            tool: Arc::clone(tool),
-            owner: owner.clone(),
-            connection,
-            request_id: request_id.to_owned(),
+            tool: Arc::clone(new.tool),
+            is_workflow: new.is_workflow,
+            owner: new.owner.clone(),
+            connection: new.connection,
+            request_id: new.request_id.to_owned(),
             start: 0,
             runs: Arc::downgrade(self),
             publish: Arc::clone(&self.publish),
@@ -135,7 +158,7 @@ impl Runs {
             state: Mutex::new(State { log: RunLog::new(self.limits), watches: Vec::new() }),
         };
         // Nobody can watch it yet.
-        let _ = run.append(Told::Started, false);
+        let _ = run.append(first, false);
         let mut inner = self.inner.lock();
         inner.forget(self, clock::now());
         let caller = run.caller();

@@ -89,6 +89,7 @@ impl Bench {
             standing: Arc::clone(&route),
             is_streaming: false,
             introduction: None,
+            is_workflow: false,
         };
         let session = Session::passing(&self.mcp, new);
         let begun = Arc::<Mutex<Option<Arc<Run>>>>::default();

@@ -87,8 +87,10 @@ fn new_call(route: Arc<Outgoing>) -> Call {
         standing: Arc::clone(&route),
         is_streaming: false,
         introduction: None,
+        is_workflow: false,
     };
     Call {
+        workflow: std::sync::OnceLock::new(),
         session: Session::passing(&mcp, new),
         number: CallNumber(1),
         id: jsonrpc::raw(&1),

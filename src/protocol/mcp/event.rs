@@ -1,5 +1,7 @@
 //! The streaming events of a run, its announcements, and the progress notification made of an event.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Number;
@@ -9,10 +11,11 @@ use crate::protocol::jsonrpc;
 use crate::protocol::mcp::PROGRESS;
 use crate::protocol::mcp::progress::Progress as Report;
 
-/// The step of a run that an event tells of.
+/// What an event tells of a run: of a tool's, or of a workflow's.
 ///
 /// ```text
 /// Started ─► Progress* ─► Completed | Failed
+/// WorkflowStarted ─► (Step… | IntermediateResult)* ─► WorkflowCompleted | WorkflowFailed
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum EventKind {
@@ -28,12 +31,46 @@ pub enum EventKind {
     /// The tool failed, or was cancelled.
     #[serde(rename = "tool_failed")]
     Failed,
+    /// The workflow began.
+    #[serde(rename = "workflow_started")]
+    WorkflowStarted,
+    /// A step, or another attempt of it, began.
+    #[serde(rename = "step_started")]
+    StepStarted,
+    /// A step's tool got on.
+    #[serde(rename = "step_progress")]
+    StepProgress,
+    /// A branch or a round has its result.
+    #[serde(rename = "intermediate_result")]
+    IntermediateResult,
+    /// A step has its result.
+    #[serde(rename = "step_completed")]
+    StepCompleted,
+    /// A step failed.
+    #[serde(rename = "step_failed")]
+    StepFailed,
+    /// The workflow has its result.
+    #[serde(rename = "workflow_completed")]
+    WorkflowCompleted,
+    /// The workflow failed, or was cancelled.
+    #[serde(rename = "workflow_failed")]
+    WorkflowFailed,
 }
 
 impl EventKind {
     /// Whether nothing follows it.
     pub fn is_terminal(self) -> bool {
-        matches!(self, EventKind::Completed | EventKind::Failed)
+        self.is_completion() || matches!(self, EventKind::Failed | EventKind::WorkflowFailed)
+    }
+
+    /// Whether it tells of a result of the whole.
+    pub fn is_completion(self) -> bool {
+        matches!(self, EventKind::Completed | EventKind::WorkflowCompleted)
+    }
+
+    /// Whether nothing comes before it.
+    pub fn is_first(self) -> bool {
+        matches!(self, EventKind::Started | EventKind::WorkflowStarted)
     }
 }
 
@@ -62,6 +99,13 @@ pub enum Told {
         /// Milliseconds from start to end.
         execution_time_ms: u64,
     },
+    /// Something of a workflow.
+    Workflow {
+        /// What.
+        kind: EventKind,
+        /// `data` of the event, an object.
+        data: Box<RawValue>,
+    },
 }
 
 /// What all events of a run have in common.
@@ -73,7 +117,12 @@ pub struct Subject<'a> {
     pub request_id: &'a RawValue,
     /// The tool's name.
     pub tool: &'a str,
+    /// The workflow's id, where it is a run of one.
+    pub workflow: Option<&'a str>,
 }
+
+/// What the `stream_id` of a workflow's events begins with, before the first 16 digits of the run's id.
+pub const WORKFLOW_STREAM_PREFIX: &str = "stream_";
 
 impl Told {
     /// Which step.
@@ -83,6 +132,7 @@ impl Told {
             Told::Progress(_) => EventKind::Progress,
             Told::Completed { .. } => EventKind::Completed,
             Told::Failed { .. } => EventKind::Failed,
+            Told::Workflow { kind, .. } => *kind,
         }
     }
 
@@ -95,6 +145,7 @@ impl Told {
             Told::Progress(report) => report.message.as_deref().map_or(0, escaped_bytes),
             Told::Completed { result, .. } => result.as_ref().map_or(0, |result| result.get().len()),
             Told::Failed { reason, error, .. } => reason.len() + escaped_bytes(error),
+            Told::Workflow { data, .. } => data.get().len() + subject.workflow.map_or(0, escaped_bytes),
         };
         FRAME + subject.stream_id.len() + subject.request_id.get().len() + subject.tool.len() + told
     }
@@ -108,15 +159,32 @@ impl Told {
         struct Event<'a> {
             #[serde(rename = "type")]
             kind: EventKind,
-            stream_id: &'a str,
+            stream_id: Cow<'a, str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            run_id: Option<&'a str>,
             request_id: &'a RawValue,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            workflow_id: Option<&'a str>,
             data: Data<'a>,
             timestamp: &'a str,
             seq: u64,
         }
 
-        let Subject { stream_id, request_id, tool } = *subject;
-        let event = Event { kind: self.kind(), stream_id, request_id, data: Data::new(tool, self), timestamp, seq };
+        let Subject { stream_id, request_id, tool, workflow } = *subject;
+        let event = Event {
+            kind: self.kind(),
+            // The deployment's clients know streams of workflows by shorter ids than runs have here.
+            stream_id: match workflow {
+                Some(_) => format!("{WORKFLOW_STREAM_PREFIX}{}", &stream_id[..stream_id.len().min(16)]).into(),
+                None => stream_id.into(),
+            },
+            run_id: workflow.map(|_| stream_id),
+            request_id,
+            workflow_id: workflow,
+            data: Data::new(tool, self),
+            timestamp,
+            seq,
+        };
         let mut text = Vec::with_capacity(self.bytes_max(subject));
         serde_json::to_writer(&mut text, &event).expect("raw values and strings always serialize");
         text.into()
@@ -156,6 +224,7 @@ enum Data<'a> {
         error: &'a str,
         execution_time_ms: u64,
     },
+    Workflow(&'a RawValue),
 }
 
 impl<'a> Data<'a> {
@@ -177,6 +246,7 @@ impl<'a> Data<'a> {
             Told::Failed { reason, error, execution_time_ms } => {
                 Data::Failed { tool, reason, error, execution_time_ms: *execution_time_ms }
             }
+            Told::Workflow { data, .. } => Data::Workflow(data),
         }
     }
 }
@@ -196,8 +266,11 @@ fn escaped_bytes(text: &str) -> usize {
 pub struct RunSummary {
     /// The run's id, which is also the `stream_id` of its events.
     pub run_id: String,
-    /// The tool's name.
+    /// The tool's name; of a workflow its id.
     pub tool: String,
+    /// The workflow's id, where it is a run of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<String>,
     /// Running, completed or failed.
     pub status: RunStatus,
     /// Wall time, ISO 8601.
@@ -262,7 +335,7 @@ mod tests {
     const TIMESTAMP: &str = "2026-01-01T00:00:00.000000Z";
 
     fn encoded(told: &Told, request_id: &RawValue) -> (Bytes, usize) {
-        let subject = Subject { stream_id: "r1", request_id, tool: "t" };
+        let subject = Subject { stream_id: "r1", request_id, tool: "t", workflow: None };
         (told.encode(&subject, TIMESTAMP, u64::MAX), told.bytes_max(&subject))
     }
 
@@ -329,6 +402,7 @@ mod tests {
         let summary = RunSummary {
             run_id: "r".into(),
             tool: "t".into(),
+            workflow_id: None,
             status: RunStatus::Running,
             started_at: "s".into(),
             finished_at: None,

@@ -90,10 +90,12 @@ impl<T> RunLog<T> {
         self.last_seq += 1;
         self.bytes += bytes;
         let kept = Kept { seq: self.last_seq, kind, told, bytes };
-        match kind {
-            EventKind::Started => self.first = Some(kept),
-            EventKind::Progress => self.progress.push_back(kept),
-            EventKind::Completed | EventKind::Failed => self.last = Some(kept),
+        if kind.is_first() {
+            self.first = Some(kept);
+        } else if kind.is_terminal() {
+            self.last = Some(kept);
+        } else {
+            self.progress.push_back(kept);
         }
         self.drop_oldest_progress();
         Ok(self.last_seq)

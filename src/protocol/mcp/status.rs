@@ -92,7 +92,7 @@ impl Category {
         match self {
             Category::Engine => "Engines at work",
             Category::Tool => "Begin and end of tool runs",
-            Category::Workflow => "Workflows at work",
+            Category::Workflow => "Begin and end of workflow runs",
             Category::Progress => "How far tool runs are",
             Category::Error => "Tool runs that failed",
             Category::Info => "Information",
@@ -175,7 +175,9 @@ impl Subscriptions {
 
     /// Whether anything is wanted that runs bring.
     pub fn wants_runs(&self) -> bool {
-        [Category::Tool, Category::Progress, Category::Error].into_iter().any(|category| self.has(category))
+        [Category::Tool, Category::Workflow, Category::Progress, Category::Error]
+            .into_iter()
+            .any(|category| self.has(category))
     }
 
     /// Makes the change that a payload asks for with its `categories`. What is refused changes nothing but the count of

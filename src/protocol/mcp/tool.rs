@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::protocol::jsonrpc::{Fault, Object};
-use crate::protocol::mcp::ARGUMENT_BYTES_MAX;
 use crate::protocol::mcp::content::{Content, Icon};
 
 /// What a tool says of itself.
@@ -224,17 +223,17 @@ impl<'a> CallParams<'a> {
     ///
     /// # Errors
     /// [`Fault::InvalidParams`]: `name` missing or not a non-empty string, `arguments` there and neither object nor `null`, or
-    /// above [`ARGUMENT_BYTES_MAX`].
-    pub fn read(params: &Object<'a>) -> Result<Self, Fault> {
+    /// above `bytes_max`, which is [`ARGUMENT_BYTES_MAX`](crate::protocol::mcp::ARGUMENT_BYTES_MAX) for clients.
+    pub fn read(params: &Object<'a>, bytes_max: usize) -> Result<Self, Fault> {
         let invalid = |text: &str| Err(Fault::InvalidParams(text.to_owned()));
         let Some(name) = params.string("name").filter(|name| !name.is_empty()) else {
             return invalid("name must be a non-empty string");
         };
         let arguments = match params.raw("arguments").map(RawValue::get) {
             None | Some("null") => "{}",
-            Some(text) if text.len() > ARGUMENT_BYTES_MAX => {
+            Some(text) if text.len() > bytes_max => {
                 let came = text.len();
-                return invalid(&format!("arguments: expected at most {ARGUMENT_BYTES_MAX} bytes, came {came}"));
+                return invalid(&format!("arguments: expected at most {bytes_max} bytes, came {came}"));
             }
             Some(text) if text.starts_with('{') => text,
             Some(_) => return invalid("arguments must be an object"),
@@ -297,13 +296,14 @@ impl CallFailure {
 
 #[cfg(test)]
 mod tests {
+    use crate::protocol::mcp::ARGUMENT_BYTES_MAX;
     use serde_json::json;
 
     use super::*;
 
     fn read(params: &str) -> Result<CallParams<'_>, String> {
         let params = Object::parse(params.as_bytes()).expect("an object");
-        CallParams::read(&params).map_err(|fault| fault.to_string())
+        CallParams::read(&params, ARGUMENT_BYTES_MAX).map_err(|fault| fault.to_string())
     }
 
     #[test]

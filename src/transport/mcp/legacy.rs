@@ -83,6 +83,7 @@ async fn open(
             standing: Arc::clone(&standing),
             is_streaming: false,
             introduction: None,
+            is_workflow: false,
         },
     );
     let unanswered = Unanswered(Some(Arc::clone(&session)));

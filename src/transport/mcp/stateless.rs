@@ -58,6 +58,7 @@ pub(super) fn post(
             standing: Arc::clone(&route),
             is_streaming: false,
             introduction: None,
+            is_workflow: false,
         },
     );
     session.receive(text, &route);

@@ -243,7 +243,7 @@ impl EventStream {
                     is_paused = true;
                     break;
                 }
-                Kind::Pause | Kind::Event => continue,
+                Kind::Pause | Kind::Event | Kind::Busy => continue,
                 Kind::Unanswered => {}
                 Kind::Response(_) | Kind::Request | Kind::Notification => {
                     let event = log.append(|seq| {

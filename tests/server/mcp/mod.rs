@@ -13,6 +13,7 @@ mod servers;
 mod sessions;
 mod status;
 mod tasks;
+mod template_tools;
 mod watching;
 mod withdrawn;
-mod template_tools;
+mod workflows;

@@ -61,7 +61,7 @@ fn requests_are_answered_by_id_and_notifications_not_at_all() {
     let tools = peer.request(json!("t"), "tools/list", json!({"cursor": 7}));
     let names: Vec<_> = tools["result"]["tools"].as_array().expect("tools").iter().map(|tool| &tool["name"]).collect();
     assert_eq!(names, ["countdown", "stream_hash", "text_search"]);
-    for method in ["workflows/create", "no/such", ""] {
+    for method in ["workflows/such", "no/such", ""] {
         let error = json!({"code": -32601, "message": format!("Method not found: {method}")});
         assert_eq!(peer.request(json!(method), method, json!({}))["error"], error);
     }
