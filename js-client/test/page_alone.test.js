@@ -46,8 +46,11 @@ describe("the page, alone", () => {
   })
   after(() => browser.close())
 
-  /** A stand-in that lists TOOL, and a page that is open on it; `answers` overrides the join answers by topic. */
-  async function open(t, { answers = {}, onCall = () => {} } = {}) {
+  /**
+   * A stand-in that lists TOOL, and a page that is open on it; `answers` overrides the join answers by topic, `workflows` has the
+   * results of methods of workflows.
+   */
+  async function open(t, { answers = {}, onCall = () => {}, workflows = {} } = {}) {
     const calls = []
     const server = await startFakeBennu({
       onJoin(topic, params) {
@@ -59,6 +62,10 @@ describe("the page, alone", () => {
       onMessage(request, push) {
         const answer = (result) => push("mcp:session", "mcp_message", { jsonrpc: "2.0", id: request.id, result })
         if (request.method === "tools/list") answer({ tools: [TOOL] })
+        if (request.method in workflows) {
+          calls.push(request)
+          answer(workflows[request.method])
+        }
         if (request.method === "tools/call") {
           calls.push(request)
           onCall(request, push, answer)
@@ -116,6 +123,95 @@ describe("the page, alone", () => {
 
     assert.equal(await page.locator("img").count(), 1, "the logo is the page's only image")
     assert.equal(await page.title(), "Bennu")
+  })
+
+  test("a workflow's faults stand beside its definition, each with its place, as text", ONE_TEST, async (t) => {
+    const errors = [{ path: "/steps/0/tool", message: HOSTILE }, { path: "", message: "Missing required field: type" }]
+    const { page, find, errors: faults } = await open(t, {
+      workflows: { "workflows/execute": { workflow_id: "w", status: "creation_failed", error: "two faults", errors, isError: true } },
+    })
+    await find("workflows-tab").click()
+
+    await find("workflow-run").click()
+    await shows(find("workflow-status"), "not run")
+
+    assert.deepEqual(await find("fault").allTextContents(), [`/steps/0/tool ${HOSTILE}`, "Missing required field: type"])
+    assert.equal(await find("definition").getAttribute("aria-invalid"), "true")
+    assert.equal(await page.locator("img").count(), 1)
+    assert.deepEqual(faults, [])
+  })
+
+  test("a definition or an input that is no JSON is not sent", ONE_TEST, async (t) => {
+    const { calls, find } = await open(t, { workflows: { "workflows/execute": {} } })
+    await find("workflows-tab").click()
+
+    await find("definition").fill('{"type": ')
+    await find("workflow-run").click()
+    await shows(find("fault"), "the definition is not JSON")
+    await find("definition").fill("{}")
+    await find("workflow-input").fill("[")
+    await find("workflow-run").click()
+    await shows(find("fault"), "the input is not JSON")
+
+    assert.deepEqual(calls, [])
+  })
+
+  test("a template is offered with its example, and what was written stays with its choice", ONE_TEST, async (t) => {
+    const parameters = [{ name: "size", type: "integer", default: 3, description: "how many" }]
+    const template = { name: "batches", description: HOSTILE, parameters, examples: [{ name: "large", params: { size: 50 } }] }
+    const { calls, find } = await open(t, {
+      workflows: { "workflows/templates": { templates: [template], total_count: 1 }, "workflows/execute": { execution_time_ms: 1234 } },
+    })
+    await find("workflows-tab").click()
+    await find("definition").fill("{}")
+
+    await find("workflow-choice").selectOption("batches")
+    assert.equal(await find("workflow-about").textContent(), `${HOSTILE}\nsize (integer, otherwise 3): how many`)
+    await find("workflow-input").fill("[1]")
+    await find("workflow-run").click()
+    await shows(find("workflow-status"), "done in 1.2 s")
+    await find("workflow-choice").selectOption("demo_sequential")
+
+    assert.equal(await find("definition").inputValue(), "{}")
+    const definition = { type: "template", template: "batches", params: { size: 50 } }
+    assert.deepEqual(calls.at(-1).params, { workflowId: "batches", definition, options: { streaming: true, input: [1] } })
+  })
+
+  test("steps have their states, their attempts and their ends", ONE_TEST, async (t) => {
+    const step = (type, path, data, second) => event(type, { step_path: path, attempt: 1, workflow_id: "w", ...data }, second)
+    const events = [
+      event("workflow_started", { workflow_id: "w" }),
+      step("step_started", "rows[0]/fetch", {}, 1),
+      step("step_progress", "rows[0]/fetch", { progress: { progress: 1, total: 4, message: HOSTILE } }, 1),
+      step("step_started", "again", {}, 1),
+      step("step_failed", "again", { error: HOSTILE, becomes: "retried", execution_time_ms: 900 }, 2),
+      step("step_started", "instead", {}, 2),
+      step("step_failed", "instead", { error: "no disk", becomes: "replaced", execution_time_ms: 100 }, 2),
+      step("step_completed", "instead", { execution_time_ms: 0 }, 3),
+    ]
+    const { server, page, find } = await open(t, { answers: { "mcp:run:run-1": () => ["ok", { run: { tool: "w", workflow_id: "w" }, events }] } })
+    await shows(find("connection"), "live")
+    const texts = () => find("step").allTextContents()
+
+    server.push("mcp:runs", "run_started", { run_id: "run-1", tool: "w", workflow_id: "w" })
+    await find("step").first().waitFor()
+    assert.deepEqual(await texts(), [
+      `rows[0]/fetchrunning1 of 4 · ${HOSTILE}`,
+      `againfailed after 0.9 s, tries again${HOSTILE}`,
+      "insteadfailed after 0.1 s, replacedno disk",
+    ])
+    assert.equal(await find("run-cancel").isVisible(), true)
+
+    server.push("mcp:run:run-1", "streaming_event", step("step_started", "again", { attempt: 2 }, 3))
+    await shows(find("step"), "running, attempt 2")
+    server.push("mcp:run:run-1", "streaming_event", step("step_completed", "again", { attempt: 2, execution_time_ms: 1500 }, 4))
+    server.push("mcp:run:run-1", "streaming_event", event("workflow_failed", { error: "no disk", reason: "tool", workflow_id: "w" }, 5))
+    await shows(find("run-state"), "failed after 5.0 s")
+
+    assert.deepEqual(await texts(), ["rows[0]/fetchstopped", "again1.5 s, attempt 2", "insteadfailed after 0.1 s, replacedno disk"])
+    assert.equal(await find("run-result").textContent(), "no disk")
+    assert.equal(await find("run-cancel").isVisible(), false)
+    assert.equal(await page.locator("img").count(), 1)
   })
 
   test("a run is drawn once although its events come over two topics, and anew after a loss", ONE_TEST, async (t) => {

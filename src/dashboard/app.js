@@ -3,7 +3,9 @@
 // A run is drawn from its own topic, `mcp:run:<id>`, whose join reply holds the events so far: so a tab that
 // opens late, or comes back after a loss, shows the run from its start. Whatever the server sends is put on the page as text.
 
+import { $, count, far, make, seconds } from "/assets/elements.js"
 import { Socket } from "/assets/phoenix.js"
+import { Steps, openForm, showTemplates } from "/assets/workflows.js"
 
 /** How often the session says that it lives; the server ends a silent one after 60 s unless set otherwise. */
 const SESSION_HEARTBEAT_MS = 25_000
@@ -12,19 +14,13 @@ const RUNS_SHOWN_MAX = 40
 /** Lines kept in a run's list of events; the oldest go first. */
 const EVENTS_SHOWN_MAX = 200
 
-const STATUS_AFTER = { tool_started: "running", tool_completed: "completed", tool_failed: "failed" }
-
-const $ = (id) => document.getElementById(id)
-
-/** Makes an element; strings among `children` become text nodes, so nothing is read as markup. */
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) node.setAttribute(name, "")
-    else if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value)
-  }
-  node.append(...children)
-  return node
+const STATUS_AFTER = {
+  tool_started: "running",
+  tool_completed: "completed",
+  tool_failed: "failed",
+  workflow_started: "running",
+  workflow_completed: "completed",
+  workflow_failed: "failed",
 }
 
 // ---- the connection ----
@@ -88,7 +84,8 @@ const calls = {
 
 session.on("mcp_message", (message) => calls.receive(message))
 session.on("streaming_event", (event) => {
-  const run = runs.open(event.stream_id, event.data?.tool)
+  // The stream of a workflow is not named as its run is.
+  const run = runs.open(event.run_id ?? event.stream_id, event.workflow_id ?? event.data?.tool)
   run?.markOwn()
   run?.applyUnfollowed(event)
 })
@@ -108,6 +105,11 @@ session
       .request("tools/list", {})
       .then((result) => tools.show(result.tools ?? []))
       .catch((error) => showNotice(`The tools could not be listed: ${error.message}`))
+    calls.request("workflows/templates", {}).then(
+      (result) => showTemplates(result.templates ?? []),
+      // A server without workflows says so again to whoever runs one.
+      () => {},
+    )
   })
   .receive("error", (response) => {
     showConnection("refused")
@@ -118,19 +120,46 @@ setInterval(() => {
   if (session.state === "joined") session.push("heartbeat", {})
 }, SESSION_HEARTBEAT_MS)
 
+// ---- what to run ----
+
+const tabs = [...document.querySelectorAll('[role="tab"]')]
+
+function showTab(shown) {
+  for (const tab of tabs) {
+    tab.setAttribute("aria-selected", `${tab === shown}`)
+    tab.tabIndex = tab === shown ? 0 : -1
+    $(tab.getAttribute("aria-controls")).hidden = tab !== shown
+  }
+}
+
+for (const [at, tab] of tabs.entries()) {
+  tab.addEventListener("click", () => showTab(tab))
+  tab.addEventListener("keydown", ({ key }) => {
+    if (key !== "ArrowLeft" && key !== "ArrowRight") return
+    const next = tabs[(at + (key === "ArrowRight" ? 1 : tabs.length - 1)) % tabs.length]
+    showTab(next)
+    next.focus()
+  })
+}
+if (location.hash === "#workflows") showTab($("workflows-tab"))
+openForm((method, params) => calls.request(method, params))
+
 // ---- tools ----
 
 const tools = {
   chosen: null,
+  /** It stands below the tool that is chosen. */
+  form: $("tool-form"),
 
   show(list) {
     const choices = list.map((tool) => {
       const radio = make("input", { type: "radio", name: "tool", value: tool.name })
-      radio.addEventListener("change", () => this.choose(tool))
       const streams = tool.capabilities?.supportsStreaming ? [make("em", { title: "reports progress while it runs" }, "streams")] : []
       const label = make("label", { class: "tool", "data-testid": "tool", "data-tool": tool.name }, radio, ...streams)
       label.append(make("b", {}, tool.name), make("span", {}, tool.description ?? ""))
-      return { tool, radio, label }
+      const choice = { tool, radio, label }
+      radio.addEventListener("change", () => this.choose(choice))
+      return choice
     })
     $("tools").replaceChildren(...choices.map((choice) => choice.label))
     if (choices.length === 0) $("tools").append(make("p", { class: "empty" }, "This server has no tools"))
@@ -138,18 +167,21 @@ const tools = {
     const again = choices.find((choice) => choice.tool.name === this.chosen?.name)
     const first = again ?? choices[0]
     if (first) first.radio.checked = true
-    if (first && !again) this.choose(first.tool)
-    $("tool-form").hidden = !first
+    if (again) again.label.after(this.form)
+    else if (first) this.choose(first)
+    else $("tools").after(this.form)
+    this.form.hidden = !first
   },
 
-  choose(tool) {
+  choose({ tool, label }) {
     this.chosen = tool
+    label.after(this.form)
     const { properties = {}, required = [] } = tool.inputSchema ?? {}
     const fields = Object.entries(properties)
       .sort(([a], [b]) => required.includes(b) - required.includes(a))
       .map(([name, schema]) => field(name, schema, required.includes(name)))
     $("fields").replaceChildren(...fields)
-    $("tool-form").setAttribute("aria-label", `Arguments of ${tool.name}`)
+    this.form.setAttribute("aria-label", `Arguments of ${tool.name}`)
     showCall("")
   },
 }
@@ -196,16 +228,6 @@ function range({ minimum, maximum }) {
   return `${count(minimum)} to ${count(maximum)}`
 }
 
-/** A number as the reader writes it. */
-function count(number) {
-  return typeof number === "number" ? number.toLocaleString() : `${number ?? ""}`
-}
-
-/** How far a call or a run is, in words. */
-function far({ progress, total }) {
-  return total > 0 ? `${count(progress)} of ${count(total)}` : count(progress)
-}
-
 /** Reads the form as the tool's arguments; an input left empty is left out. Throws where an input holds no JSON. */
 function readArguments() {
   const values = []
@@ -235,7 +257,7 @@ $("tool-form").addEventListener("submit", async (submit) => {
     const params = { name: tool.name, arguments: readArguments() }
     $("run-button").disabled = true
     showCall("sent")
-    const result = await calls.request("tools/call", params, (progress) => showCall(far(progress)))
+    const result = await calls.request("tools/call", params, ({ progress, total }) => showCall(far({ progress, total })))
     if (result.isError) showCall("failed", "failed")
     else showCall("done", "done")
   } catch (error) {
@@ -257,11 +279,14 @@ class Run {
     this.name = make("h3", { "data-testid": "run-tool" })
     this.state = make("span", { class: "state", "data-testid": "run-state" })
     this.own = make("em", { hidden: true, "data-testid": "run-own" }, "yours")
+    this.cancel = make("button", { type: "button", class: "quiet", hidden: true, "data-testid": "run-cancel" }, "Cancel")
+    this.cancel.addEventListener("click", () => this.askToEnd())
+    this.steps = new Steps()
     this.result = make("pre", { hidden: true, tabindex: "0", "aria-label": "Result", "data-testid": "run-result" })
     this.summary = make("summary", {})
     this.events = make("ol", { class: "events", "data-testid": "run-events" })
-    this.card = make("li", { class: "run", "data-testid": "run", "data-run-id": id }, this.own, this.name, this.state)
-    this.card.append(this.progress, this.message, this.result, make("details", {}, this.summary, this.events))
+    this.card = make("li", { class: "run", "data-testid": "run", "data-run-id": id }, this.own, this.cancel, this.name, this.state)
+    this.card.append(this.progress, this.message, this.steps.node, this.result, make("details", {}, this.summary, this.events))
     this.reset(tool)
     this.follow()
   }
@@ -284,6 +309,9 @@ class Run {
     this.message.textContent = ""
     this.message.hidden = false
     this.result.hidden = true
+    this.cancel.hidden = true
+    this.cancel.disabled = false
+    this.steps.reset()
     this.events.replaceChildren()
     this.summary.textContent = "no events yet"
   }
@@ -292,6 +320,7 @@ class Run {
     if (!tool) return
     this.name.textContent = tool
     this.progress.setAttribute("aria-label", `Progress of ${tool}`)
+    this.cancel.setAttribute("aria-label", `Cancel ${tool}`)
   }
 
   setStatus(status, text = status) {
@@ -324,8 +353,27 @@ class Run {
 
   lose() {
     this.setStatus("lost", "lost: the server no longer has this run")
+    this.stop()
+  }
+
+  /** Nothing of this run goes on, as far as the page can know. */
+  stop() {
     this.progress.hidden = true
+    this.cancel.hidden = true
+    this.steps.end()
     this.unfollow()
+  }
+
+  async askToEnd() {
+    this.cancel.disabled = true
+    try {
+      const result = await calls.request("workflows/cancel", { runId: this.id })
+      if (result.isError) throw new Error(result.error)
+    } catch (error) {
+      this.message.textContent = error.message
+      this.message.hidden = false
+      this.cancel.disabled = false
+    }
   }
 
   /** Takes an event of the caller's session, for as long as the run's own topic has not been joined. */
@@ -338,24 +386,28 @@ class Run {
     const at = Date.parse(timestamp)
     this.startedAt ??= at
     this.log(type, data, at)
-    this.setTool(data.tool)
+    this.setTool(data.tool ?? data.workflow_id)
     if (type === "tool_progress") {
       if (data.total > 0) this.progress.value = data.progress / data.total
-      this.message.textContent = [far(data), data.message].filter(Boolean).join(" · ")
+      this.message.textContent = far(data)
     }
-    const status = STATUS_AFTER[type]
+    if (type === "workflow_started") {
+      // Its steps tell how far it is.
+      this.progress.hidden = true
+      this.message.hidden = true
+      this.cancel.hidden = false
+    }
+    this.steps.apply(type, data)
+    const status = data.reason === "cancelled" && STATUS_AFTER[type] === "failed" ? "cancelled" : STATUS_AFTER[type]
     if (status) this.setStatus(status, status === "running" ? status : `${status} after ${seconds(at - this.startedAt)}`)
-    if (status === "completed" || status === "failed") this.end(type, data)
+    if (status && status !== "running") this.end(type, data)
   }
 
   end(type, data) {
-    this.progress.hidden = true
+    this.stop()
     this.message.hidden = true
-    const omitted = data.result_bytes_omitted
-    const outcome = type === "tool_completed" ? (data.result ?? (omitted && `a result of ${omitted} bytes, too large to be shown to all`)) : data.error
-    this.result.textContent = resultText(outcome)
+    this.result.textContent = outcomeText(type, data)
     this.result.hidden = this.result.textContent === ""
-    this.unfollow()
   }
 
   log(type, data, at) {
@@ -367,8 +419,13 @@ class Run {
   }
 }
 
-function seconds(ms) {
-  return Number.isNaN(ms) ? "an unknown time" : `${(ms / 1000).toFixed(1)} s`
+/** The text of what a run's last event says came of it. */
+function outcomeText(type, { result, error, result_bytes_omitted: omitted }) {
+  if (STATUS_AFTER[type] === "failed") return resultText(error)
+  if (omitted) return `a result of ${count(omitted)} bytes, too large to be shown to all`
+  // Of a workflow it may be any value, and what looks like an error or a content is none.
+  const isText = typeof result === "string"
+  return type === "workflow_completed" && !isText ? JSON.stringify(result, null, 2) : resultText(result)
 }
 
 /** The text of a tool's result, an error or any other value. */

@@ -27,9 +27,19 @@ pub fn page(socket_path: &str) -> String {
 const SOCKET_PATH: &str = "{socket_path}";
 
 /// What [`page`] makes at `/`, and what it loads. `/assets/phoenix.js` is the npm package `phoenix` at the version in `vendor/VERSION`.
-pub const ASSETS: [Asset; 5] = [
+pub const ASSETS: [Asset; 7] = [
     Asset { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("page.html") },
     Asset { path: "/assets/app.js", content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("app.js") },
+    Asset {
+        path: "/assets/elements.js",
+        content_type: "text/javascript; charset=utf-8",
+        bytes: include_bytes!("elements.js"),
+    },
+    Asset {
+        path: "/assets/workflows.js",
+        content_type: "text/javascript; charset=utf-8",
+        bytes: include_bytes!("workflows.js"),
+    },
     Asset { path: "/assets/app.css", content_type: "text/css; charset=utf-8", bytes: include_bytes!("app.css") },
     Asset {
         path: "/assets/phoenix.js",

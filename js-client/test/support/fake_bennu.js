@@ -11,6 +11,8 @@ const DASHBOARD = new URL("../../../src/dashboard/", import.meta.url)
 const FILES = {
   "/": ["page.html", "text/html"],
   "/assets/app.js": ["app.js", "text/javascript"],
+  "/assets/elements.js": ["elements.js", "text/javascript"],
+  "/assets/workflows.js": ["workflows.js", "text/javascript"],
   "/assets/app.css": ["app.css", "text/css"],
   "/assets/bennu.svg": ["bennu.svg", "image/svg+xml"],
   "/assets/phoenix.js": ["vendor/phoenix.mjs", "text/javascript"],
