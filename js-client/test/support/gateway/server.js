@@ -34,13 +34,17 @@ export async function startGateway(servers, { others = {} } = {}) {
   await mkdir(folder, { recursive: true })
   await writeFile(file, `${sections.join("\n\n")}\n`)
   const server = await startBennuWith(file)
-  const origin = `http://127.0.0.1:${server.port}`
+  const origin = () => `http://127.0.0.1:${server.port}`
   return {
-    endpoint: `ws://127.0.0.1:${server.port}/socket`,
+    get endpoint() {
+      return `ws://127.0.0.1:${server.port}/socket`
+    },
     /** Where a server is reached over HTTP, or all of them as one. */
-    url: (name) => (name === undefined ? `${origin}/mcp` : `${origin}/mcp/${name}`),
+    url: (name) => (name === undefined ? `${origin()}/mcp` : `${origin()}/mcp/${name}`),
     /** How an upstream stands. */
-    health: async (name) => (await (await fetch(`${origin}/healthz`)).json()).upstreams[name],
+    health: async (name) => (await (await fetch(`${origin()}/healthz`)).json()).upstreams[name],
+    /** Ends the process by a signal and starts it again, on another port. `meanwhile` is awaited in between. */
+    restart: (signal, meanwhile) => server.restart(signal, meanwhile),
     async close() {
       await server.stop()
       await close()

@@ -157,8 +157,8 @@ class OverHttp extends Peer {
   #headers(text) {
     const { method, params } = JSON.parse(text)
     const meta = params?._meta?.["io.modelcontextprotocol/protocolVersion"]
-    const name = params?.name ?? params?.uri
-    const isNamed = ["tools/call", "prompts/get", "resources/read"].includes(method)
+    const name = params?.name ?? params?.uri ?? params?.taskId
+    const isNamed = ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"].includes(method)
     return {
       "content-type": "application/json",
       accept: "application/json, text/event-stream",

@@ -7,6 +7,7 @@ const SERVER = { server: "bennu" }
 /** The tools behind the deployment's resources. */
 const DEPLOYMENT = ["project_create", "project_update", "project_delete", "memory_remember", "memory_forget"]
 const OF_TEMPLATES = [
+  ...["workflow_create", "workflow_execute", "workflow_templates"],
   ...["data_fetcher", "data_transformer", "data_saver"],
   ...["user_validator", "welcome_service", "notification_service", "rejection_service"],
   ...["text_analyzer", "image_analyzer", "spam_detector", "moderation_aggregator"],
