@@ -35,6 +35,7 @@ pub(super) fn is_of_any_step(name: &str) -> bool {
 }
 
 /// What has been read so far.
+#[derive(Default)]
 pub(super) struct Reader {
     steps: Vec<Option<Step>>,
     faults: Vec<Fault>,
@@ -66,21 +67,7 @@ impl Reader {
     pub(super) fn read(value: &Value) -> Result<Definition, Vec<Fault>> {
         let mut given = BTreeSet::new();
         collect_ids(value, &mut given);
-        let mut reader = Reader {
-            steps: Vec::new(),
-            faults: Vec::new(),
-            given,
-            ids: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            visible: Vec::new(),
-            loops: Vec::new(),
-            depth: 0,
-            wanted: BTreeSet::new(),
-            has_error: false,
-            has_last: false,
-            has_trigger_alone: false,
-            condition_parts: 0,
-        };
+        let mut reader = Reader { given, ..Reader::default() };
         let none = Fields::new();
         let fields = value.as_object().unwrap_or(&none);
         if !fields.contains_key("type") {
@@ -359,21 +346,7 @@ impl Reader {
 /// # Errors
 /// All faults.
 pub fn standing_trigger(value: &Value) -> Result<Trigger, Vec<Fault>> {
-    let mut reader = Reader {
-        steps: Vec::new(),
-        faults: Vec::new(),
-        given: BTreeSet::new(),
-        ids: BTreeMap::new(),
-        numbers: BTreeMap::new(),
-        visible: Vec::new(),
-        loops: Vec::new(),
-        depth: 0,
-        wanted: BTreeSet::new(),
-        has_error: false,
-        has_last: false,
-        has_trigger_alone: true,
-        condition_parts: 0,
-    };
+    let mut reader = Reader { has_trigger_alone: true, ..Reader::default() };
     for field in ["event", "workflow"] {
         if value.is_object() && value.get(field).is_none() {
             reader.fault("", format!("Missing required trigger field: {field}"));
