@@ -1,7 +1,7 @@
 //! Where a connection's output goes, shared by the connection's task and the fan-out shards.
 //!
 //! A [`Conn`] is one of two sinks. A *direct* one holds the write half of a plain TCP stream: whoever has something to
-//! send writes it at once, and only what the kernel does not take waits here. A *queued* one (deflate, long poll) never
+//! send writes it at once, and only what the kernel does not take waits here. A *queued* one (TLS, deflate, long poll) never
 //! writes: bytes are appended and its owner's task is woken to re-encode them. Both take the same framed bytes.
 //!
 //! The outbox is bounded: a connection that does not read and whose outbox is full is closed and counted. Nobody ever
@@ -336,6 +336,17 @@ impl Conn {
     pub fn take_pending(&self) -> (Vec<u8>, Status) {
         let mut state = self.state.lock();
         (state.take_pending(), state.status)
+    }
+
+    /// As [`Conn::take_pending`], but of more than `bytes_max` only the first so many: the rest goes on counting as waiting.
+    pub fn take_pending_at_most(&self, bytes_max: usize) -> (Vec<u8>, Status) {
+        let mut state = self.state.lock();
+        let taken = if state.pending.len() <= bytes_max {
+            state.take_pending()
+        } else {
+            state.pending.drain(..bytes_max).collect()
+        };
+        (taken, state.status)
     }
 
     /// Bytes that wait for the client.

@@ -24,8 +24,8 @@ use crate::channel::{Endpoint, SocketSpec};
 use crate::mcp::Mcp;
 use crate::pubsub::Hub;
 pub use crate::transport::accept::HttpOptions;
-use crate::transport::{self, Admission, Guard, LongPolls, McpHttp, accept};
-pub use crate::transport::{AdmissionLimits, McpHttpOptions, Secret};
+use crate::transport::{self, Admission, Guard, Hangups, LongPolls, McpHttp, Tls, accept};
+pub use crate::transport::{AdmissionLimits, McpHttpOptions, Secret, TlsError, TlsOptions};
 
 /// How long calls over HTTP may take to heed their cancellation at the end.
 const CALLS_END: Duration = Duration::from_secs(2);
@@ -36,6 +36,8 @@ const CALLS_END: Duration = Duration::from_secs(2);
 pub struct ServerOptions {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The certificates to listen with; none for plain HTTP. Their files are read again at SIGHUP and when they change.
+    pub tls: Option<TlsOptions>,
     /// How requests are read.
     pub http: HttpOptions,
     /// How many connections may be open. The limit for one address holds for its long-poll sessions as well.
@@ -58,6 +60,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         ServerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 4000)),
+            tls: None,
             http: HttpOptions { handshake_timeout_ms: 10_000, header_bytes_max: 16 * 1024, write_timeout_ms: 30_000 },
             admission: AdmissionLimits { connections_max: 100_000, connections_per_ip_max: 0 },
             secret: None,
@@ -180,7 +183,7 @@ impl Server {
     /// Listens and serves on the current runtime, as long as what is given back is kept; port 0 takes a free one.
     ///
     /// # Errors
-    /// What the operating system says of the address.
+    /// What the operating system says of the address, or a [`TlsError`] where the certificates can't be used.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -192,7 +195,7 @@ impl Server {
     /// As [`Server::listen`], at the address of the options.
     ///
     /// # Errors
-    /// What the operating system says of the address.
+    /// What the operating system says of the address, or a [`TlsError`] where the certificates can't be used.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -261,6 +264,9 @@ impl Running {
     fn start(server: Server) -> io::Result<Running> {
         let Server { endpoint, sockets, mcp, routes: further, options } = server;
         let hub = endpoint.hub().clone();
+        let tls = options.tls.clone().map(Tls::load).transpose().map_err(io::Error::other)?;
+        // From here on a hangup no longer ends the process.
+        let hangups = tls.as_ref().map(|_| Hangups::listen()).transpose()?;
         let listener = accept::bind(options.listen, options.http)?;
         let address = listener.local_addr()?;
 
@@ -283,7 +289,11 @@ impl Running {
         };
 
         let admission = Admission::new(options.admission);
-        let accepting = tokio::spawn(accept::serve(listener, routes, options.http, Arc::clone(&admission), stopped));
+        if let Some((tls, hangups)) = tls.clone().zip(hangups) {
+            tokio::spawn(tls.watch(hangups, stopped.clone()));
+        }
+        let accepting =
+            tokio::spawn(accept::serve(listener, tls, routes, options.http, Arc::clone(&admission), stopped));
         Ok(Running { address, hub, admission, longpolls, mcp, stage, stop, accepting, drain: options.drain })
     }
 

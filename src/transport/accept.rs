@@ -14,13 +14,17 @@ use hyper::{Request, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
 use super::admission::{Admission, Permit};
 use super::arrival::Peer;
+use super::tls::Tls;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4_096;
@@ -33,7 +37,7 @@ const HEADER_BYTES_MIN: usize = 8_192;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct HttpOptions {
-    /// Milliseconds in which a request's head has to arrive.
+    /// Milliseconds in which a request's head has to arrive; a TLS handshake before it has as many.
     pub handshake_timeout_ms: u64,
     /// Bytes of a request's head.
     pub header_bytes_max: usize,
@@ -58,8 +62,11 @@ pub fn bind(address: SocketAddr, options: HttpOptions) -> io::Result<TcpListener
 }
 
 /// Accepts and serves until `stop` turns true: then listening ends, and connections finish the request they are at.
+///
+/// With `tls` every connection begins with a handshake in its own task, which counts as open from the start.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(warp::reply::Response,)>,
     options: HttpOptions,
     admission: Arc<Admission>,
@@ -74,8 +81,12 @@ pub async fn serve(
         match accepted {
             Ok((stream, address)) => {
                 if let Some(permit) = admission.admit(address.ip()) {
-                    let connection = Connection { address, permit: Arc::new(permit), options };
-                    tokio::spawn(connection.serve(stream, routes.clone(), stop.clone()));
+                    let connection = Connection { address, permit: Arc::new(permit), tls: tls.is_some(), options };
+                    let (routes, stop) = (routes.clone(), stop.clone());
+                    match &tls {
+                        None => tokio::spawn(connection.serve(stream, routes, stop)),
+                        Some(tls) => tokio::spawn(connection.serve_tls(stream, tls.config(), routes, stop)),
+                    };
                 }
             }
             Err(error) if is_of_the_connection(&error) => tracing::debug!(%error, "a connection ended in the backlog"),
@@ -102,21 +113,44 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 struct Connection {
     address: SocketAddr,
     permit: Arc<Permit>,
+    tls: bool,
     options: HttpOptions,
 }
 
 impl Connection {
-    async fn serve(
+    async fn serve_tls(
         self,
         stream: TcpStream,
+        config: Arc<ServerConfig>,
         routes: BoxedFilter<(warp::reply::Response,)>,
         mut stop: watch::Receiver<bool>,
     ) {
-        let Connection { address, permit, options } = self;
+        let address = self.address;
+        let limit = Duration::from_millis(self.options.handshake_timeout_ms);
+        let handshake = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(stream));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = stopped(&mut stop) => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.serve(stream, routes, stop).await,
+            Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+        }
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        stream: S,
+        routes: BoxedFilter<(warp::reply::Response,)>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let Connection { address, permit, tls, options } = self;
         let warp = TowerToHyperService::new(warp::service(routes));
         let service = service_fn(move |mut request: Request<Incoming>| {
             let authority = request.uri().authority().map(ToString::to_string);
-            let peer = Peer { address, version: request.version(), authority, permit: Some(Arc::clone(&permit)) };
+            let permit = Some(Arc::clone(&permit));
+            let peer = Peer { address, version: request.version(), authority, tls, permit };
             request.extensions_mut().insert(peer);
             warp.call(request)
         });
@@ -141,7 +175,7 @@ impl Connection {
 }
 
 /// Waits until the server stops; a server whose handle is gone has stopped.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     while !*stop.borrow_and_update() {
         if stop.changed().await.is_err() {
             return;

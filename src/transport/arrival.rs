@@ -21,8 +21,22 @@ pub struct Peer {
     pub version: Version,
     /// The host and port of its target, if that is a whole URL.
     pub authority: Option<String>,
+    /// Whether it is TLS, here and not at a proxy.
+    pub tls: bool,
     /// The connection's place in the count of open connections; none under a listener of somebody else's.
     pub permit: Option<Arc<Permit>>,
+}
+
+impl Peer {
+    /// The scheme of the URLs that its requests are for.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// The port of a URL of that scheme that names none.
+    pub(super) fn default_port(&self) -> u16 {
+        if self.tls { 443 } else { 80 }
+    }
 }
 
 /// The peer of a request, whoever accepted its connection. An address that is not known is 0.0.0.0:0.
@@ -32,6 +46,7 @@ pub(super) fn peer() -> impl Filter<Extract = (Peer,), Error = Infallible> + Clo
             address: remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
             version: Version::HTTP_11,
             authority: None,
+            tls: false,
             permit: None,
         })
     })
@@ -61,9 +76,9 @@ impl Arrival {
     pub(super) fn uri(&self) -> Option<RequestUri> {
         let (host, port) = split_host(authority(&self.peer, &self.headers)?)?;
         Some(RequestUri {
-            scheme: "http".to_owned(),
+            scheme: self.peer.scheme().to_owned(),
             host: host.to_owned(),
-            port: port.unwrap_or(80),
+            port: port.unwrap_or(self.peer.default_port()),
             path: self.path.clone(),
             query: self.query.clone(),
         })
@@ -101,7 +116,7 @@ pub(super) fn split_host(authority: &str) -> Option<(&str, Option<u16>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::split_host;
+    use super::*;
 
     #[test]
     fn a_host_may_have_a_port_and_nothing_else() {
@@ -115,5 +130,21 @@ mod tests {
         {
             assert_eq!(split_host(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_request_over_tls_is_for_https_and_its_port() {
+        let uri = |tls, host: &str| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 1));
+            let peer = Peer { address, version: Version::HTTP_11, authority: None, tls, permit: None };
+            let headers = HeaderMap::from_iter([(header::HOST, host.parse().expect("a value"))]);
+            let (path, query) = ("/socket/websocket".to_owned(), String::new());
+            let uri = Arrival { method: Method::GET, path, query, headers, peer, upgrade: None }.uri().expect("a host");
+            (uri.scheme, uri.port)
+        };
+
+        assert_eq!(uri(false, "a.example"), ("http".to_owned(), 80));
+        assert_eq!(uri(true, "a.example"), ("https".to_owned(), 443));
+        assert_eq!(uri(true, "a.example:4000"), ("https".to_owned(), 4000));
     }
 }

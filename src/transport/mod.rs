@@ -8,6 +8,7 @@ mod local;
 mod longpoll;
 mod mcp;
 mod mount;
+mod tls;
 mod websocket;
 
 pub use admission::{Admission, AdmissionLimits};
@@ -15,3 +16,4 @@ pub use local::{LOCAL_HOSTS, NotLocal, local_only};
 pub use longpoll::{LongPolls, Secret};
 pub use mcp::{McpHttp, McpHttpOptions, mcp};
 pub use mount::{Guard, sockets};
+pub use tls::{Hangups, Tls, TlsError, TlsOptions};

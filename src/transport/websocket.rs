@@ -5,6 +5,7 @@
 //! all answers of one read in one write.
 
 mod deflate;
+mod link;
 mod task;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use warp::http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::admission::Permit;
@@ -30,6 +32,8 @@ use crate::protocol::query::Params;
 use crate::protocol::websocket::deflate::{self as extension, Negotiated};
 use crate::protocol::websocket::handshake;
 use crate::protocol::wire::WireVersion;
+use deflate::Deflate;
+use link::{Link, Queued};
 use task::Task;
 
 /// What stands before an auth token among the subprotocols.
@@ -129,17 +133,27 @@ async fn serve(
         Ok(upgraded) => match take_over(upgraded) {
             // The read buffer pins hyper's 8 KiB: what is in it is copied, and it is dropped here.
             Ok((stream, unparsed)) => start(stream, unparsed.to_vec(), spec, version, connected, deflate, permit),
-            Err(_) => return tracing::error!("an upgraded connection was no plain TCP stream"),
+            Err(_) => return tracing::error!("an upgraded connection was neither plain TCP nor our own TLS"),
         },
         Err(error) => return tracing::debug!(%error, "the upgrade did not come about"),
     };
     task.await;
 }
 
+/// What hyper gives back.
+enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 /// The stream, from our accept loop or from `warp::serve`'s, and what was read of it already.
-fn take_over(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
+fn take_over(upgraded: Upgraded) -> Result<(Stream, Bytes), Upgraded> {
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(Parts { io, read_buf, .. }) => return Ok((io.into_inner(), read_buf)),
+        Ok(Parts { io, read_buf, .. }) => return Ok((Stream::Tcp(io.into_inner()), read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+        Ok(Parts { io, read_buf, .. }) => return Ok((Stream::Tls(Box::new(io.into_inner())), read_buf)),
         Err(upgraded) => upgraded,
     };
     let auto::upgrade::Parts { io, read_buf, .. } = auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded)?;
@@ -148,11 +162,11 @@ fn take_over(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
-    Ok((stream, read_buf))
+    Ok((Stream::Tcp(stream), read_buf))
 }
 
 fn start(
-    stream: TcpStream,
+    stream: Stream,
     unparsed: Vec<u8>,
     spec: Arc<SocketSpec>,
     version: WireVersion,
@@ -166,13 +180,19 @@ fn start(
         inbox_messages_max: options.inbox_messages_max,
         idle_timeout_ms: options.idle_timeout_ms,
     };
-    let (read, write) = stream.into_split();
-    let (direct, queued) = if negotiated.is_some() { (None, Some(write)) } else { (Some(write), None) };
+    let deflate = negotiated.as_ref().map(Deflate::new);
+    let (link, direct) = match (stream, deflate) {
+        (Stream::Tcp(stream), None) => {
+            let (read, write) = stream.into_split();
+            (Link::Direct(read), Some(write))
+        }
+        (Stream::Tcp(stream), deflate) => (Link::Deflating(Queued::new(stream, deflate)), None),
+        (Stream::Tls(stream), deflate) => (Link::Tls(Queued::new(*stream, deflate)), None),
+    };
     let conn = spec.endpoint.hub.connect(version, limits, direct);
     let socket_id = connected.id.map(Arc::from);
     let host = Host::new(Arc::clone(&conn), spec, connected.assigns, socket_id);
-    let deflating = queued.zip(negotiated).map(|(write, negotiated)| deflate::Writer::new(write, &negotiated));
-    Task::new(read, conn, host, negotiated, deflating, unparsed, permit)
+    Task::new(link, conn, host, negotiated, unparsed, permit)
 }
 
 /// What came of the client's `sec-websocket-protocol`.

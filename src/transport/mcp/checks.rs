@@ -26,7 +26,8 @@ pub(super) fn host_and_origin(options: &McpHttpOptions, arrival: &Arrival) -> Re
     if !options.hosts.iter().any(is_known) {
         return Err(Refusal::forbidden("the Host header names a host that is not served"));
     }
-    let target = RequestOrigin { scheme: "http", host, port: port.unwrap_or(80) };
+    let peer = &arrival.peer;
+    let target = RequestOrigin { scheme: peer.scheme(), host, port: port.unwrap_or(peer.default_port()) };
     let mut origins = arrival.headers.get_all(header::ORIGIN).iter();
     // What is no text is no origin that a rule could name.
     let is_allowed = |value: &warp::http::HeaderValue| {
@@ -153,7 +154,7 @@ mod tests {
             headers.append(name.parse::<header::HeaderName>().expect("a name"), value.parse().expect("a value"));
         }
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let peer = Peer { address, version: Version::HTTP_11, authority: None, permit: None };
+        let peer = Peer { address, version: Version::HTTP_11, authority: None, tls: false, permit: None };
         Arrival { method: Method::POST, headers, peer }
     }
 
@@ -171,6 +172,20 @@ mod tests {
         let with = |origin| passes(&[("host", "localhost"), ("origin", origin)]);
         assert!(with("http://localhost:3000") && with("https://127.0.0.1") && with("http://[::1]:5"));
         assert!(!with("http://evil.example") && !with("null") && !with("http://localhost.evil.example") && !with(""));
+    }
+
+    #[test]
+    fn the_servers_own_pages_are_those_of_the_scheme_it_is_reached_by() {
+        let options = McpHttpOptions { origins: OriginPolicy::Conn, ..McpHttpOptions::default() };
+        let passes = |tls, origin| {
+            let mut arrival = arrival(&[("host", "localhost"), ("origin", origin)]);
+            arrival.peer.tls = tls;
+            host_and_origin(&options, &arrival).is_ok()
+        };
+
+        assert!(passes(false, "http://localhost") && passes(true, "https://localhost"));
+        assert!(!passes(true, "http://localhost") && !passes(false, "https://localhost"));
+        assert!(!passes(true, "https://localhost:80") && passes(true, "https://localhost:443"));
     }
 
     #[test]

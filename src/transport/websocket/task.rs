@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::ReadBuf;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Sleep;
 
-use super::deflate::Writer;
+use super::link::Link;
 use crate::channel::host::Host;
 use crate::clock;
 use crate::outbox::{Conn, Control, Status};
@@ -45,7 +45,7 @@ thread_local! {
 
 /// A connection's future.
 pub(super) struct Task {
-    read: OwnedReadHalf,
+    link: Link,
     conn: Arc<Conn>,
     host: Host,
     decoder: Decoder,
@@ -53,7 +53,6 @@ pub(super) struct Task {
     unparsed: Vec<u8>,
     /// Bytes that `unparsed` must have before parsing it is worth while.
     need: usize,
-    deflating: Option<Box<Writer>>,
     closing: Option<Box<Closing>>,
     /// The conversation counts as live until its last output is written and its handlers are through.
     live: Option<Live>,
@@ -62,13 +61,14 @@ pub(super) struct Task {
 
 struct Closing {
     deadline: Pin<Box<Sleep>>,
-    /// The half whose drop ends the stream towards the client, held until everything is written.
     stage: Stage,
 }
 
 enum Stage {
     /// Output is still on its way.
     Flushing,
+    /// All output is written; that it is all is still to be told.
+    Shutting,
     /// Our side is shut; the client's close is awaited.
     Lingering,
     /// The stream is gone; handlers may still run.
@@ -87,17 +87,16 @@ enum End {
 
 impl Task {
     pub(super) fn new(
-        read: OwnedReadHalf,
+        link: Link,
         conn: Arc<Conn>,
         host: Host,
         negotiated: Option<Negotiated>,
-        deflating: Option<Box<Writer>>,
         unparsed: Vec<u8>,
         permit: Option<Arc<Permit>>,
     ) -> Self {
         let decoder = Decoder::new(negotiated);
         let live = Some(host.live_guard());
-        Task { read, conn, host, decoder, unparsed, need: 1, deflating, closing: None, live, _permit: permit }
+        Task { link, conn, host, decoder, unparsed, need: 1, closing: None, live, _permit: permit }
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), End> {
@@ -151,11 +150,7 @@ impl Task {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        let flushed = match &mut self.deflating {
-            Some(writer) => writer.poll_flush(&self.conn, cx),
-            None => self.conn.poll_flush(cx),
-        };
-        match flushed {
+        match self.link.poll_flush(&self.conn, cx) {
             Poll::Ready(Status::Open) => Ok(Poll::Ready(())),
             Poll::Ready(_) => Err(End::Reset),
             Poll::Pending => Ok(Poll::Pending),
@@ -173,7 +168,7 @@ impl Task {
 
     fn read_into(&mut self, buffer: &mut [u8], cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Poll<()>, End> {
         let mut read = ReadBuf::new(buffer);
-        match Pin::new(&mut self.read).poll_read(cx, &mut read) {
+        match self.link.poll_read(cx, &mut read) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(Err(_)) => return Err(End::Reset),
             Poll::Ready(Ok(())) => {}
@@ -274,7 +269,7 @@ impl Task {
     fn drop_stream(&mut self) {
         let direct: Option<OwnedWriteHalf> = self.conn.close();
         drop(direct);
-        self.deflating = None;
+        self.link.cut();
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
@@ -290,8 +285,9 @@ impl Task {
                 Ok(Poll::Pending) => {}
                 Ok(Poll::Ready(())) => {
                     // Dropping the write half shuts our side of the stream; what the kernel holds still goes out.
-                    self.drop_stream();
-                    closing.stage = Stage::Lingering;
+                    let direct: Option<OwnedWriteHalf> = self.conn.close();
+                    drop(direct);
+                    closing.stage = Stage::Shutting;
                 }
                 Err(_) => {
                     self.drop_stream();
@@ -299,10 +295,20 @@ impl Task {
                 }
             }
         }
+        if matches!(closing.stage, Stage::Shutting) {
+            match self.link.poll_shut(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => closing.stage = Stage::Lingering,
+                Poll::Ready(Err(_)) => {
+                    self.link.cut();
+                    closing.stage = Stage::Gone;
+                }
+            }
+        }
         if matches!(closing.stage, Stage::Lingering) && self.poll_discard(cx).is_ready() {
             closing.stage = Stage::Gone;
         }
-        if !matches!(closing.stage, Stage::Flushing) && self.host.is_at_rest() {
+        if !matches!(closing.stage, Stage::Flushing | Stage::Shutting) && self.host.is_at_rest() {
             self.live = None;
         }
         let over = closing.deadline.as_mut().poll(cx).is_ready();
@@ -321,7 +327,7 @@ impl Task {
         let mut reads = READS_PER_POLL;
         let gone = loop {
             let mut read = ReadBuf::new(&mut buffer);
-            match Pin::new(&mut self.read).poll_read(cx, &mut read) {
+            match self.link.poll_read(cx, &mut read) {
                 Poll::Pending => break Poll::Pending,
                 Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
                 Poll::Ready(_) => break Poll::Ready(()),
