@@ -124,6 +124,14 @@ pub enum Problem {
     /// Production without authentication.
     #[error("`auth.method`: production needs authentication: expected \"module\", came \"none\"")]
     AuthenticationMissing,
+    /// One of the two files of TLS without the other.
+    #[error("`{missing}`: expected it beside `{given}`, or neither for plain HTTP; came none")]
+    HalfOfTls {
+        /// The dotted key that came.
+        given: &'static str,
+        /// The dotted key that did not.
+        missing: &'static str,
+    },
     /// `auth.method = "module"` in a program that brings no authenticator.
     #[error(
         "`auth.method`: expected an authenticator from the program that embeds this server, came none: \

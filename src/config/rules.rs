@@ -66,6 +66,12 @@ pub(super) fn judge(held: &Held<'_>, authenticator: bool, files: &dyn Files, fau
     if held.text("auth.method").as_deref() == Some("module") && !authenticator {
         faults.push(Fault { place: held.place("auth.method"), problem: Problem::NoAuthenticator });
     }
+    let (certificate, key) = ("tls.certificate_file", "tls.key_file");
+    for (given, missing) in [(certificate, key), (key, certificate)] {
+        if held.is_given(given) && !held.is_given(missing) {
+            faults.push(Fault { place: held.place(given), problem: Problem::HalfOfTls { given, missing } });
+        }
+    }
     for key in ["socket.outbox_bytes_max", "longpoll.buffer_bytes_max"] {
         if let (Some(came), Some(run_bytes)) = (held.number(key), held.number("mcp.run_bytes_max"))
             && came <= run_bytes

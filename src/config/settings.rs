@@ -71,7 +71,8 @@ settings! {
         /// Behind a proxy all clients share the proxy's address: set 0 there, and limit at the proxy.
         connections_per_ip_max: usize = ByMode { development: "0", production: "1000" },
             count("connections", 0, 10_000_000);
-        /// The time from accepting a connection to its last request header or its upgrade.
+        /// The time from accepting a connection to its last request header or its upgrade. With TLS, the time for the handshake
+        /// alone, and then as much again for the header.
         handshake_timeout_ms: u64 = Is("10_000"), milliseconds(10, HOUR_MS);
         /// The request line and headers together.
         header_bytes_max: usize = Is("16_384"), bytes(8_192, 1 << 20);
@@ -90,6 +91,15 @@ settings! {
         log: String = Is("info"), Kind::LogLevels;
         /// How a log line looks: for people, or one JSON object a line.
         log_format: LogFormat = Is("pretty"), Kind::Choice(&["pretty", "json"]);
+    }
+
+    /// TLS of the server's own listener: both files, or neither for plain HTTP, as behind a proxy that adds TLS.
+    tls: Tls {
+        /// The PEM file with the server's certificate and then those that lead to a root.
+        /// It is read again, with the key, at SIGHUP and some seconds after either has changed; connections that are open stay.
+        certificate_file: Option<PathBuf> = Unset, Kind::File;
+        /// The PEM file with the certificate's private key (PKCS#8, SEC1 or PKCS#1), without a passphrase.
+        key_file: Option<PathBuf> = Unset, Kind::File;
     }
 
     /// Who may come in.
@@ -117,7 +127,8 @@ settings! {
         /// Messages that may wait inside the server for one connection's channels.
         inbox_messages_max: usize = Is("1024"), count("messages", 1, 1_000_000);
         /// Which pages may connect: those of `server.host`, all, those of the scheme, host and port that the request names, or these
-        /// origins. A request's scheme is always http, as there is no TLS here: behind a proxy that adds it, name the origins.
+        /// origins. A request's scheme is https only where the server has certificates itself: behind a proxy that adds TLS, name
+        /// the origins.
         /// Development takes local origins alone, whatever this says.
         check_origin: CheckOrigin = Is("host"), Kind::Origins;
         /// Whether WebSocket messages may be compressed; costs memory for each connection.

@@ -218,6 +218,24 @@ fn production_needs_a_secret_and_authentication_and_then_listens_anywhere() {
 }
 
 #[test]
+fn tls_takes_a_certificate_and_its_key_or_neither() {
+    let both = file("[tls]\ncertificate_file = \"tls/chain.pem\"\nkey_file = \"tls/key.pem\"").load().unwrap();
+    assert_eq!(both.tls.certificate_file, Some("tls/chain.pem".into()));
+    assert_eq!(both.tls.key_file, Some("tls/key.pem".into()));
+    assert_eq!(defaults().tls.certificate_file, None);
+
+    let of_one = [
+        ("[tls]\ncertificate_file = \"c\"", "`tls.key_file`: expected it beside `tls.certificate_file`, or neither"),
+        ("[tls]\nkey_file = \"k\"", "`tls.certificate_file`: expected it beside `tls.key_file`, or neither"),
+    ];
+    for (text, expected) in of_one {
+        let faults = file(text).faults();
+        assert!(faults.starts_with(&format!("bennu.toml:2: {expected}")), "{faults}");
+        assert_eq!(faults.lines().count(), 1, "{faults}");
+    }
+}
+
+#[test]
 fn a_program_without_an_authenticator_says_so() {
     let faults = file("[auth]\nmethod = \"module\"").faults();
 

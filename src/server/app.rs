@@ -17,7 +17,7 @@ use crate::mcp::{Mcp, McpServer, TemplateToolOptions, TemplateTools, tools, work
 use crate::protocol::jsonrpc::Compat;
 use crate::protocol::origin::{OriginPolicy, OriginRule};
 use crate::transport::accept::HttpOptions;
-use crate::transport::{AdmissionLimits, Secret};
+use crate::transport::{AdmissionLimits, Secret, TlsOptions};
 
 /// Descriptors that the process needs for itself.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -64,6 +64,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let development = settings.server.mode == Mode::Development;
     let listen = settings.server.listen;
     let options = server_options(&settings);
+    let tls = options.tls.is_some();
     let socket_path = settings.socket.path.clone();
     let socket_options = socket_options(&settings)?;
     let endpoint = Endpoint::start();
@@ -87,7 +88,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .with_context(|| format!("listening on {listen}"))?;
 
     let address = running.address();
-    announce(address, &socket_path, development);
+    announce(address, tls, &socket_path, development);
     running.until_signalled().await;
     if tokio::time::timeout(RUNS_END, mcp.drain()).await.is_err() {
         tracing::warn!("tools that did not heed their cancellation were cut off");
@@ -102,9 +103,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// Says on standard output where it listens and what to open. Whoever reads that may have gone.
-fn announce(address: SocketAddr, socket_path: &str, development: bool) {
+fn announce(address: SocketAddr, tls: bool, socket_path: &str, development: bool) {
+    let secure = if tls { "s" } else { "" };
     let mut text = format!(
-        "listening on {address}\n\n  open     http://{address}/\n  socket   ws://{address}{socket_path}/websocket\n\n"
+        "listening on {address}\n\n  open     http{secure}://{address}/\n  socket   ws{secure}://{address}{socket_path}/websocket\n\n"
     );
     if development {
         text.push_str(DEVELOPMENT_NOTICE);
@@ -188,6 +190,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
     let server = &settings.server;
     ServerOptions {
         listen: server.listen,
+        tls: tls_options(settings),
         http: HttpOptions {
             handshake_timeout_ms: server.handshake_timeout_ms,
             header_bytes_max: server.header_bytes_max,
@@ -210,6 +213,12 @@ fn server_options(settings: &Settings) -> ServerOptions {
             ..DrainOptions::default()
         },
     }
+}
+
+/// Both files or none, which the settings' rules hold.
+fn tls_options(settings: &Settings) -> Option<TlsOptions> {
+    let (certificates, key) = settings.tls.certificate_file.clone().zip(settings.tls.key_file.clone())?;
+    Some(TlsOptions::new(certificates, key))
 }
 
 /// The setting, or what the limit on open files leaves of it.
