@@ -1,7 +1,8 @@
 //! The application behind the recorded transcripts (tests/transcripts/phoenix): what a Phoenix server with these sockets
 //! and channels says, this one has to say as well.
 //!
-//! `reference --port N` listens on 127.0.0.1 (N = 0 for a free port) and prints `listening on ADDRESS`.
+//! `reference --port N` listens on 127.0.0.1 (N = 0 for a free port) and prints `listening on ADDRESS`. With
+//! `--tls-certificate FILE --tls-key FILE` it does so with TLS.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,7 +15,7 @@ use bennu::channel::{
     PayloadError, Refusal, Reply, SocketSpec, SocketSpecBuilder, StopReason, TrackError,
 };
 use bennu::protocol::origin::{OriginPolicy, OriginRule};
-use bennu::server::{self, Server};
+use bennu::server::{self, Server, TlsOptions};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,20 +24,27 @@ use warp::Filter;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut port = 4100;
+    let (mut certificate, mut key) = (None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match (argument.as_str(), arguments.next()) {
             ("--port", Some(value)) => port = value.parse()?,
-            (other, _) => return Err(format!("expected --port N, got {other:?}").into()),
+            ("--tls-certificate", Some(value)) => certificate = Some(value),
+            ("--tls-key", Some(value)) => key = Some(value),
+            (other, _) => {
+                let expected = "--port N, --tls-certificate FILE or --tls-key FILE";
+                return Err(format!("expected {expected}, got {other:?}").into());
+            }
         }
     }
     let runtime = server::runtime(0)?;
-    runtime.block_on(serve(SocketAddr::from(([127, 0, 0, 1], port))))
+    let tls = certificate.zip(key).map(|(certificate, key)| TlsOptions::new(certificate, key));
+    runtime.block_on(serve(SocketAddr::from(([127, 0, 0, 1], port)), tls))
 }
 
-async fn serve(address: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(address: SocketAddr, tls: Option<TlsOptions>) -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = Endpoint::start();
-    let server = Server::new(&endpoint).routes(broadcast_route(endpoint.clone()));
+    let server = Server::new(&endpoint).routes(broadcast_route(endpoint.clone())).options(|options| options.tls = tls);
     let running = sockets(&endpoint)?.into_iter().fold(server, Server::socket).listen(address)?;
     println!("listening on {}", running.address());
     std::io::stdout().flush()?;

@@ -24,6 +24,7 @@ mod reference;
 mod sequence;
 mod shutdown;
 mod slow;
+mod tls;
 mod transcripts;
 #[path = "../support/upstreams.rs"]
 mod upstreams;

@@ -1,11 +1,14 @@
 //! Starts the reference application (`examples/reference.rs`) for a test and ends it with the test.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
+
+use bennu::server::TlsOptions;
 
 /// Bounds the wait for the line that names the port: a debug build on a busy machine starts within a second or two.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -43,11 +46,22 @@ impl Server {
     /// # Panics
     /// If the example isn't built, or doesn't say `listening on 127.0.0.1:PORT` in time.
     pub fn own() -> Self {
+        Self::start(&[])
+    }
+
+    /// The same with TLS.
+    pub fn own_with_tls(tls: &TlsOptions) -> Self {
+        let [certificates, key] = [&tls.certificates, &tls.key].map(|path| path.as_os_str());
+        Self::start(&["--tls-certificate".as_ref(), certificates, "--tls-key".as_ref(), key])
+    }
+
+    fn start(further: &[&OsStr]) -> Self {
         let path = example_path();
         assert!(path.exists(), "{} is missing: run `cargo build --example reference` in this profile", path.display());
 
         let mut child = Command::new(&path)
             .args(["--port", "0"])
+            .args(further)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

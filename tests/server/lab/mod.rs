@@ -87,6 +87,11 @@ impl Lab {
         self.address
     }
 
+    /// Has its clients come by another address: that of something between them and it.
+    pub fn reach_at(&mut self, address: SocketAddr) {
+        self.address = address;
+    }
+
     /// A client on a socket of its own.
     pub fn open(&self) -> Peer {
         Peer::open(self.address, "vsn=2.0.0")

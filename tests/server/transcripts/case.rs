@@ -84,6 +84,16 @@ impl Case {
     /// # Panics
     /// If a file can't be read or parsed, or its `name` isn't that of the file.
     pub fn all() -> Vec<Self> {
+        Self::all_as(|text| {
+            Self::parse(text).unwrap_or_else(|error| panic!("{error}: {}", &text[..text.len().min(200)]))
+        })
+    }
+
+    /// The same, with each text made a case by `parse`.
+    ///
+    /// # Panics
+    /// As [`Case::all`].
+    pub fn all_as(parse: impl Fn(&str) -> Self) -> Vec<Self> {
         let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transcripts/phoenix"));
         let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
@@ -95,7 +105,7 @@ impl Case {
             .iter()
             .map(|path| {
                 let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-                let case = Self::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let case = parse(&text);
                 assert_eq!(path.file_stem().and_then(|stem| stem.to_str()), Some(case.name.as_str()));
                 case
             })

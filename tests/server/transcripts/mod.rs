@@ -25,7 +25,7 @@ const JOBS: usize = 8;
 const SHUTDOWN: &str = "server_shutdown";
 
 /// Plays `cases` against one server, [`JOBS`] at a time, and returns the report of each that differs.
-fn play_all(cases: &[&Case], server: SocketAddr) -> Vec<String> {
+pub fn play_all(cases: &[&Case], server: SocketAddr) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -62,6 +62,11 @@ fn check_group(group: &str, expected: usize) {
         reports.len(),
         reports.join("\n")
     );
+}
+
+/// The groups that are played, and how many cases each has.
+pub fn groups() -> &'static [(&'static str, usize)] {
+    GROUPS
 }
 
 /// Declares the test of each group, and the table of all groups with the number of their cases.
