@@ -30,6 +30,7 @@ pub mod schedule;
 pub mod stage;
 pub mod summary;
 pub mod target;
+mod tls;
 pub mod wire;
 
 use anyhow::Result;

@@ -1,6 +1,7 @@
 //! The options that several modes share, and what they build.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -18,6 +19,10 @@ pub struct ServerOptions {
     #[arg(long, default_value = "ws://127.0.0.1:4000/socket/websocket")]
     #[serde(serialize_with = "without_query")]
     pub url: String,
+    /// PEM file with the certificates that vouch for the server of a `wss://` url
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub trusted: Option<PathBuf>,
     /// Value of the connect parameter `token`
     #[arg(long)]
     #[serde(skip)]
@@ -101,7 +106,7 @@ impl ServerOptions {
         }
         params.extend(self.token.as_deref().map(|token| ("token", token)));
         let request = Request { params, headers: &self.headers };
-        Target::websocket(&self.url, &request, &self.client.sources)
+        Target::websocket(&self.url, &request, &self.client.sources, self.trusted.as_deref())
     }
 }
 

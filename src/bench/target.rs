@@ -1,10 +1,13 @@
 //! Where the load goes: the URL, its parameters, and the addresses that it comes from.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
+
+use super::tls::{Stream, Tls};
 
 /// The `Sec-WebSocket-Key` that every upgrade sends: the one of RFC 6455 section 1.3. Nothing here needs an unguessable one.
 const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -20,6 +23,7 @@ pub struct Target {
     next_source: AtomicUsize,
     /// The whole upgrade request; empty where the target is plain TCP.
     upgrade: Vec<u8>,
+    tls: Option<Tls>,
 }
 
 /// What each HTTP request to a server says of it.
@@ -43,14 +47,22 @@ pub struct Request<'a> {
 }
 
 impl Target {
-    /// Resolves a `ws://host:port/path?query` and prepares the upgrade request; `vsn=2.0.0` is added unless the URL has a `vsn`.
+    /// Resolves a `ws://host:port/path?query`, or a `wss://` one of a server that the certificates of `trusted` vouch for, and prepares the upgrade request; `vsn=2.0.0` is added unless the URL has a `vsn`.
     ///
     /// # Errors
-    /// If the URL is no `ws://` one, if a header is not `Name: value`, or if the host can't be resolved.
-    pub fn websocket(url: &str, request: &Request<'_>, sources: &[IpAddr]) -> Result<Self> {
-        let url = Url::parse("ws", url)?;
+    /// If the URL is no such one, if `trusted` is missing or holds no certificate, if a header is not `Name: value`, or if the host can't be resolved.
+    pub fn websocket(url: &str, request: &Request<'_>, sources: &[IpAddr], trusted: Option<&Path>) -> Result<Self> {
+        let secure = url.starts_with("wss:");
+        let url = Url::parse(if secure { "wss" } else { "ws" }, url)?;
         let upgrade = url.upgrade_request(request)?.into_bytes();
-        Self::new(url.authority, sources, upgrade)
+        let mut target = Self::new(url.authority, sources, upgrade)?;
+        if secure {
+            let trusted =
+                trusted.context("a wss:// url needs --trusted FILE, the certificates that vouch for the server")?;
+            let (host, _) = url.authority.rsplit_once(':').context("the url has a port")?;
+            target.tls = Some(Tls::new(host, trusted)?);
+        }
+        Ok(target)
     }
 
     /// Resolves an `http://host:port/path?query` for plain TCP connections, and returns what requests to it say of it.
@@ -79,7 +91,7 @@ impl Target {
         if let Some(source) = sources.iter().find(|source| source.is_ipv4() != address.is_ipv4()) {
             bail!("source address {source} can't reach {address}: expected the same IP version");
         }
-        Ok(Self { address, sources: sources.to_vec(), next_source: AtomicUsize::new(0), upgrade })
+        Ok(Self { address, sources: sources.to_vec(), next_source: AtomicUsize::new(0), upgrade, tls: None })
     }
 
     /// The request that turns a connection into a WebSocket.
@@ -87,11 +99,11 @@ impl Target {
         &self.upgrade
     }
 
-    /// Opens a TCP connection from the next source address. Its close is a reset: no port is left in TIME_WAIT.
+    /// Opens a connection from the next source address. Its close is a reset: no port is left in TIME_WAIT.
     ///
     /// # Errors
-    /// If the server refuses, or if no local port is left.
-    pub async fn connect(&self) -> Result<TcpStream> {
+    /// If the server refuses, if no local port is left, or if a TLS handshake fails.
+    pub async fn connect(&self) -> Result<Stream> {
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
             .context("no socket could be opened")?;
         socket.set_nodelay(true)?;
@@ -103,7 +115,11 @@ impl Target {
                 format!("source address {source} has no free port, or isn't an address of this machine")
             })?;
         }
-        socket.connect(self.address).await.map_err(|error| self.connect_error(&error))
+        let stream = socket.connect(self.address).await.map_err(|error| self.connect_error(&error))?;
+        match &self.tls {
+            None => Ok(Stream::Tcp(stream)),
+            Some(tls) => tls.connect(stream).await,
+        }
     }
 
     fn connect_error(&self, error: &std::io::Error) -> anyhow::Error {

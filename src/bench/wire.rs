@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::clock::now_ns;
 use super::frame::{self, Opcode, ServerFrame};
 use super::message::{self, Envelope};
 use super::target::{Target, WEBSOCKET_ACCEPT};
+use super::tls::Stream;
 
 /// Bytes read at once; the buffer is the thread's, so that ten thousand idle connections cost none.
 const READ_BYTES: usize = 64 * 1024;
@@ -32,7 +32,7 @@ thread_local! {
 /// A connection and the bytes that are on their way.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes to be sent by the next [`Wire::turn`].
     pub out: Vec<u8>,
     sent: usize,
@@ -177,7 +177,11 @@ impl Wire {
         }
         self.out.clear();
         self.sent = 0;
-        Ok(())
+        // TLS may hold back what it has taken; it goes out when the stream takes more.
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(closed(&error)),
+            _ => Ok(()),
+        }
     }
 
     fn poll_receive<F>(&mut self, cx: &mut TaskContext<'_>, on_bytes: &mut F) -> Poll<Result<()>>
