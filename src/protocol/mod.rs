@@ -3,6 +3,7 @@
 //! Nothing here performs I/O, spawns a task, reads a clock or draws a random number: time and randomness are arguments.
 //! The module builds with `--no-default-features`, without tokio and warp.
 
+pub mod etf;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod json;
@@ -12,9 +13,12 @@ pub mod longpoll;
 pub mod mcp;
 pub mod message;
 pub mod origin;
+pub mod policy;
 pub mod presence;
 pub mod query;
+pub mod redact;
 pub mod socket;
+pub mod timestamp;
 pub mod topic;
 pub mod websocket;
 pub mod wire;

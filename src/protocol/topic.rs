@@ -33,6 +33,15 @@ impl TopicPattern {
     }
 }
 
+/// Topics whose broadcasts the server itself obeys, or that tell what operators alone may read: what begins so, whatever a
+/// policy says, no client's own channel or trigger hears or is heard on.
+pub const RESERVED: [&str; 4] = ["bennu:", "user_socket:", "mcp_audit_stream", "mcp_security_alerts"];
+
+/// Whether a topic is one of [`RESERVED`].
+pub fn is_reserved(topic: &str) -> bool {
+    RESERVED.iter().any(|reserved| topic.starts_with(reserved))
+}
+
 /// A pattern with a star that is not its last character.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("topic pattern {0:?} has a star before its end, expected none or one as the last character")]

@@ -5,7 +5,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use bennu::protocol::fuzz::{self, Body, TARGETS};
+use bennu::protocol::fuzz::{Body, TARGETS};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
@@ -15,17 +15,25 @@ const CORPUS_BYTES_MAX: u64 = 1_500_000;
 /// Random inputs of each target: some seconds for all of them in a build without optimisation.
 const RANDOM_CASES: u32 = 300;
 
+/// The bodies of the targets.
+mod bodies {
+    #[cfg(feature = "server")]
+    pub use bennu::auth::phoenix_token::fuzz::phoenix_token;
+    pub use bennu::protocol::fuzz::*;
+}
+
 macro_rules! targets {
-    ($($target:ident)*) => {
+    ($($(#[$when:meta])? $target:ident)*) => {
         /// The targets that have the two tests below.
         const REPLAYED: &[&str] = &[$(stringify!($target)),*];
 
         /// Every committed input.
         mod committed {
             $(
+                $(#[$when])?
                 #[test]
                 fn $target() {
-                    super::replay(stringify!($target), super::fuzz::$target);
+                    super::replay(stringify!($target), super::bodies::$target);
                 }
             )*
         }
@@ -33,16 +41,20 @@ macro_rules! targets {
         /// Committed inputs with some bytes changed, and random ones.
         mod neighbours {
             $(
+                $(#[$when])?
                 #[test]
                 fn $target() {
-                    super::vary(stringify!($target), super::fuzz::$target);
+                    super::vary(stringify!($target), super::bodies::$target);
                 }
             )*
         }
     };
 }
 
-targets!(longpoll_body mcp_peer presence_ops socket_ops v1_text v2_binary v2_text websocket_frames);
+targets!(
+    erlang_term longpoll_body mcp_peer #[cfg(feature = "server")] phoenix_token policy_matcher presence_ops socket_ops
+    v1_text v2_binary v2_text websocket_frames
+);
 
 fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(path)
@@ -106,7 +118,9 @@ fn vary(target: &str, body: Body) {
 
 #[test]
 fn every_target_has_a_program_a_corpus_and_a_replay() {
-    let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    // The tokens' body is not among those of the pure protocol.
+    let targets = TARGETS.iter().map(|(name, _)| *name).chain(["phoenix_token"]);
+    let targets: BTreeSet<String> = targets.map(ToOwned::to_owned).collect();
 
     assert_eq!(targets, REPLAYED.iter().map(|name| (*name).to_owned()).collect(), "tests/protocol/corpus.rs");
     assert_eq!(targets, names(&folder("corpus")), "fuzz/corpus");
@@ -120,7 +134,7 @@ fn every_target_has_a_program_a_corpus_and_a_replay() {
 
 #[test]
 fn the_corpora_stay_small() {
-    let sizes = TARGETS.iter().flat_map(|(target, _)| corpus(target)).map(|(_, input)| input.len() as u64);
+    let sizes = REPLAYED.iter().flat_map(|target| corpus(target)).map(|(_, input)| input.len() as u64);
 
     let bytes: u64 = sizes.sum();
 

@@ -31,9 +31,15 @@ pub fn names_secret(name: &str) -> bool {
     })
 }
 
-/// `text` with its secrets masked; itself if there are none. Takes time linear in the text.
+/// `text` with its secrets masked; itself if there are none. Takes time linear in the text. Secrets are what stands behind
+/// a name that [`names_secret`].
+pub fn text(text: &str) -> Cow<'_, str> {
+    text_by(text, names_secret)
+}
+
+/// `text` with its secrets masked, where `names_secret` knows the names of secrets.
 ///
-/// A value follows a word that [`names_secret`], after `=` or `:`, or the word `Bearer`, after a space. A bare one ends at
+/// A value follows a word that names a secret, after `=` or `:`, or the word `Bearer`, after a space. A bare one ends at
 /// white space, a quote, `&` or `<`, and becomes `password=***`; but if it goes on, as that of `Authorization: Basic eA==`
 /// or `password=token: x`, the rest of the line goes with it. One in quotes becomes `"***"`, and one in brackets `{***}`, or
 /// `"***"` where the name is in quotes too, so that JSON stays JSON. Numbers, booleans and nulls stay where the name is in
@@ -42,8 +48,8 @@ pub fn names_secret(name: &str) -> bool {
 /// What is masked once is not changed by masking it again.
 ///
 /// Source: the deployment, section 6.6, *stream errors*, which knows `password`, `token` and `secret` alone.
-pub fn text(text: &str) -> Cow<'_, str> {
-    let scan = Scan { text, bytes: text.as_bytes() };
+pub fn text_by(text: &str, names_secret: fn(&str) -> bool) -> Cow<'_, str> {
+    let scan = Scan { text, bytes: text.as_bytes(), names_secret };
     let mut masked = Masked { text, copied: 0, out: String::new() };
     let mut at = 0;
     while let Some(word) = scan.next_word(at) {
@@ -99,6 +105,7 @@ enum Value {
 struct Scan<'a> {
     text: &'a str,
     bytes: &'a [u8],
+    names_secret: fn(&str) -> bool,
 }
 
 impl Scan<'_> {
@@ -108,14 +115,16 @@ impl Scan<'_> {
         if ends(name, "bearer") {
             return self.mask_bearer(word.end, masked);
         }
-        if !names_secret(name) {
+        if !(self.names_secret)(name) {
             return None;
         }
         let Separator { closed, quote, value: at } = self.separator(word.end)?;
         if self.bytes.get(at).is_none_or(|byte| *byte == b'&') || self.counts(at, name, quote.is_some()) {
             return Some(at);
         }
-        let value = self.value(at, contains(name, "authorization"));
+        // Of these the value goes on behind white space.
+        let is_line = contains(name, "authorization") || contains(name, "cookie");
+        let value = self.value(at, is_line);
         Some(match (value, quote) {
             (Value::Quoted(open, close), _) => {
                 let closing = if close.is_empty() { open.clone() } else { close.clone() };
@@ -298,7 +307,7 @@ impl Scan<'_> {
         if !value[end..].iter().all(separates) {
             return Some(false);
         }
-        (end > 0).then(|| names_secret(&self.text[range.start + start..range.start + end]))
+        (end > 0).then(|| (self.names_secret)(&self.text[range.start + start..range.start + end]))
     }
 
     fn line_end(&self, at: usize) -> usize {

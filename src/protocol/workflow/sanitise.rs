@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-pub use crate::protocol::workflow::mask::{names_secret, text};
+pub use crate::protocol::workflow::mask::{names_secret, text, text_by};
 
 /// What stands for a secret in a result.
 pub const REDACTED: &str = "[REDACTED]";
