@@ -40,6 +40,10 @@
 //! }
 //! ```
 //!
+//! Who may connect is said by a socket's `connect`, and by [`mcp::auth::McpAuth`] for MCP. [`security`] is the `bennu`
+//! program's own way in for both: Phoenix tokens, JSON web tokens, API keys, roles, limits and an audit log; [`auth`],
+//! [`guard`] and [`audit`] are its parts.
+//!
 //! [`protocol`] is the wire as pure values and machines; it builds alone, without default features.
 //!
 //! The modules stand in the order of their layers; a module uses those below it. `ARCHITECTURE.md` has the picture and
@@ -71,6 +75,12 @@ pub mod mcp;
 pub mod testing;
 
 // services: each does one thing
+#[cfg(feature = "server")]
+pub mod audit;
+#[cfg(feature = "server")]
+pub mod auth;
+#[cfg(feature = "server")]
+pub mod guard;
 #[cfg(feature = "server")]
 mod presence;
 

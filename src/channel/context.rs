@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::effect::{self, Effect};
-use super::endpoint::{Assigns, Endpoint, EndpointShared};
+use super::endpoint::{Assigns, Endpoint, EndpointShared, SocketHandle};
 use super::handle::{Handle, ReplyHandle};
 use super::subscriber::{Broadcast, Hearing, TooManySubscriptions};
 use super::{Channel, Payload};
@@ -81,6 +81,11 @@ impl<C: Channel> JoinCx<C> {
     /// The number of the client's connection, unique in this process. Channels of one socket share it.
     pub fn connection_id(&self) -> u64 {
         self.env.conn.id()
+    }
+
+    /// The client's socket, to close it.
+    pub fn socket(&self) -> SocketHandle {
+        SocketHandle::new(&self.env.conn)
     }
 
     /// As [`Cx::subscribe`]. What is published before the join is answered waits until then; if the join is refused, the
@@ -346,6 +351,11 @@ impl<C: Channel> Cx<C> {
     /// The number of the client's connection, unique in this process. Channels of one socket share it.
     pub fn connection_id(&self) -> u64 {
         self.env.conn.id()
+    }
+
+    /// The client's socket, to close it.
+    pub fn socket(&self) -> SocketHandle {
+        SocketHandle::new(&self.env.conn)
     }
 
     /// Milliseconds since the client last sent any frame on this socket.

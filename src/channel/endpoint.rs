@@ -7,11 +7,12 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::erased::{ChannelFactory, Factory};
 use super::subscriber::Subscriber;
 use super::{Channel, Payload};
+use crate::outbox::{Conn, Control};
 use crate::presence::Presence;
 use crate::protocol::limits;
 use crate::protocol::message::DISCONNECT;
@@ -207,26 +208,64 @@ impl fmt::Debug for ConnectInfo {
     }
 }
 
+/// One client's socket, to close it by itself. It keeps nothing alive.
+#[derive(Clone, Debug)]
+pub struct SocketHandle(Weak<Conn>);
+
+impl SocketHandle {
+    pub(crate) fn new(conn: &Arc<Conn>) -> Self {
+        SocketHandle(Arc::downgrade(conn))
+    }
+
+    /// Closes the socket with 1001, if it is still open.
+    pub fn disconnect(&self) {
+        if let Some(conn) = self.0.upgrade() {
+            conn.order(Control::Disconnect);
+        }
+    }
+}
+
+type WhenOpen = Arc<dyn Fn(SocketHandle) + Send + Sync>;
+
 /// An accepted client.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Connected {
     /// For its channels.
     pub assigns: Assigns,
     /// The socket's id: [`Endpoint::disconnect`] with it closes the socket. Sockets may share one.
     pub id: Option<String>,
+    when_open: Option<WhenOpen>,
+}
+
+impl fmt::Debug for Connected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connected").field("assigns", &self.assigns).field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Connected {
     /// Accepts a client, with a value for its channels (`Cx::assigns`) to read.
     pub fn with<T: Any + Send + Sync>(assigns: T) -> Self {
-        Connected { assigns: Assigns::new(assigns), id: None }
+        Connected { assigns: Assigns::new(assigns), ..Connected::default() }
     }
 
     /// Gives the socket an id, such as `user:7`.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
+    }
+
+    /// Has a function called with the socket once it is open.
+    pub fn when_open(mut self, when_open: impl Fn(SocketHandle) + Send + Sync + 'static) -> Self {
+        self.when_open = Some(Arc::new(when_open));
+        self
+    }
+
+    pub(crate) fn opened(&self, conn: &Arc<Conn>) {
+        if let Some(when_open) = &self.when_open {
+            when_open(SocketHandle::new(conn));
+        }
     }
 }
 

@@ -41,8 +41,8 @@ use std::future::Future;
 
 pub use context::{Cx, JoinCx};
 pub use endpoint::{
-    Assigns, Compression, ConnectError, ConnectInfo, Connected, Endpoint, LongPollOptions, RequestUri, SocketOptions,
-    SocketSpec, SocketSpecBuilder,
+    Assigns, Compression, ConnectError, ConnectInfo, Connected, Endpoint, LongPollOptions, RequestUri, SocketHandle,
+    SocketOptions, SocketSpec, SocketSpecBuilder,
 };
 pub use handle::{Handle, ReplyHandle};
 pub use subscriber::{Broadcast, RecvError, Subscriber, TooManySubscriptions};

@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json as object;
+use serde_json::value::RawValue;
 use tokio::task::AbortHandle;
 
 use super::Mcp;
-use super::auth::Identity;
+use super::auth::{SessionEvent, SessionPlace};
+use super::credential::{Member, authenticate};
 use super::outgoing::{Item, Kind, Outgoing};
 use super::server::ServerShared;
 use super::session::{NewSession, Session};
@@ -19,11 +21,11 @@ use crate::protocol::jsonrpc::{self, Object};
 use crate::protocol::mcp::client::Client;
 use crate::protocol::mcp::peer::Peer;
 use crate::protocol::mcp::relay::Introduction;
-use crate::protocol::mcp::session::{ClientInfo, Credential};
+use crate::protocol::mcp::session::{ClientInfo, SessionToken};
 use crate::protocol::mcp::version::Version;
 use crate::protocol::mcp::{
-    HEARTBEAT, HEARTBEAT_ACK, HUB_TOPIC, MCP_MESSAGE, SERVER_TOPIC_PREFIX, SESSION_TOPIC_PREFIX, STREAMING_EVENT,
-    UNKNOWN_EVENT, UNKNOWN_SERVER, UNKNOWN_TOPIC,
+    ACCESS_TOKEN, HEARTBEAT, HEARTBEAT_ACK, HUB_TOPIC, MCP_MESSAGE, REFRESH_SESSION, SERVER_TOPIC_PREFIX,
+    SESSION_TOPIC_PREFIX, STREAMING_EVENT, UNKNOWN_EVENT, UNKNOWN_SERVER, UNKNOWN_TOPIC,
 };
 
 /// One session, on `mcp:session`, `mcp:session:<name>`, `mcp:server:<server>` or `mcp:server:<server>:<name>`.
@@ -33,7 +35,10 @@ use crate::protocol::mcp::{
 /// with `tool_failed`.
 pub(super) struct SessionChannel {
     session: Arc<Session>,
+    member: Member,
     liveness: Option<AbortHandle>,
+    /// Among its user's sessions, until the channel ends.
+    _place: Option<SessionPlace>,
 }
 
 /// What a session's channel is told by the server's own code.
@@ -44,6 +49,8 @@ pub(super) enum Info {
     Outgoing,
     /// Time to see whether the client still lives.
     LivenessDue,
+    /// The time of its credential is over.
+    CredentialExpired,
 }
 
 impl Channel for SessionChannel {
@@ -60,7 +67,7 @@ impl Channel for SessionChannel {
             None
         };
         let is_streaming = is_of_the_deployment || fields.get("streaming").unwrap_or(false);
-        let user = authenticate(&mcp, &params).await?;
+        let user = authenticate(&mcp, topic, &params, cx).await?;
         if !mcp.may_use(&user, &server) {
             return Err(Refusal::reason(UNKNOWN_SERVER));
         }
@@ -81,7 +88,7 @@ impl Channel for SessionChannel {
             &mcp,
             NewSession {
                 server,
-                user,
+                user: user.clone(),
                 connection,
                 peer,
                 standing,
@@ -90,10 +97,20 @@ impl Channel for SessionChannel {
                 is_workflow: false,
             },
         );
-        let reply = if client.is_some() { session.join_reply() } else { introduction(&session) };
+        let opened = mcp.auth.open_session(&user, session.id()).map_err(|refused| {
+            session.end();
+            Refusal::reason(refused.0)
+        })?;
+        let member = Member::stay_in(&mcp, user, opened.session.as_ref(), || Info::CredentialExpired, cx);
+        let token = opened.token.as_ref();
+        let channel = SessionChannel { session, member, liveness: None, _place: opened.place };
+        let reply = match client {
+            Some(_) => channel.session.join_reply(token),
+            None => introduction(&channel.session, token),
+        };
         // An inbox that is full ends the connection, and this session with it.
         cx.send(Info::Joined);
-        Ok((SessionChannel { session, liveness: None }, Payload::json(&reply)?))
+        Ok((channel, Payload::json(&reply)?))
     }
 
     async fn handle_in(&mut self, event: &str, payload: Payload, cx: &mut Cx<Self>) -> Next {
@@ -117,6 +134,17 @@ impl Channel for SessionChannel {
                 cx.push(HEARTBEAT_ACK, Payload::Json(Bytes::from(String::from(Box::<str>::from(ack)))));
                 Next::ok(Payload::EMPTY)
             }
+            ACCESS_TOKEN => self.member.renew(&self.session.mcp, cx.topic(), &payload, cx).await,
+            REFRESH_SESSION => {
+                let fields = Object::parse(json(&payload)).unwrap_or_default();
+                let Some(token) = fields.string("sessionToken") else {
+                    return Next::error(Payload::reason("sessionToken must be a string"));
+                };
+                match self.session.mcp.auth.refresh_session(&token) {
+                    Ok(token) => Next::ok(Payload::Json(Bytes::from(jsonrpc::raw(&token).get().to_owned()))),
+                    Err(refused) => Next::error(Payload::reason(&refused.0)),
+                }
+            }
             _ => Next::error(Payload::reason(UNKNOWN_EVENT)),
         }
     }
@@ -130,9 +158,11 @@ impl Channel for SessionChannel {
                 }
             }
             Info::Joined => self.expect_life(timeout_ms, cx),
+            Info::CredentialExpired => return self.member.expire(),
             Info::LivenessDue => {
                 let idle_ms = cx.socket_idle_ms();
                 if idle_ms >= timeout_ms {
+                    self.session_event(SessionEvent::TimedOut);
                     return Next::crash("heartbeat_timeout");
                 }
                 self.expect_life(timeout_ms - idle_ms, cx);
@@ -143,6 +173,9 @@ impl Channel for SessionChannel {
 
     async fn terminate(&mut self, reason: &Reason, _cx: &mut Cx<Self>) {
         tracing::debug!(?reason, calls = self.session.under_way(), "an MCP session ends");
+        if self.session.mcp.auth.is_audited() {
+            self.session_event(SessionEvent::Terminated(&format!("{reason:?}")));
+        }
     }
 }
 
@@ -158,6 +191,10 @@ impl Drop for SessionChannel {
 }
 
 impl SessionChannel {
+    fn session_event(&self, event: SessionEvent<'_>) {
+        self.session.mcp.auth.session_changed(&self.session.user, self.session.id(), event);
+    }
+
     fn expect_life(&mut self, after_ms: u64, cx: &mut Cx<Self>) {
         self.liveness = Some(cx.send_after(Duration::from_millis(after_ms), Info::LivenessDue));
     }
@@ -199,12 +236,23 @@ fn server_of(mcp: &Mcp, topic: &str) -> Result<(Arc<ServerShared>, bool), Refusa
 }
 
 /// The reply to a join that is not the handshake.
-fn introduction(session: &Session) -> Box<serde_json::value::RawValue> {
-    jsonrpc::raw(&object!({
-        "serverInfo": session.server.facts.info,
-        "supportedVersions": Version::ALL,
-        "sessionId": session.id(),
-    }))
+fn introduction(session: &Session, token: Option<&SessionToken>) -> Box<RawValue> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Introduction<'a> {
+        server_info: &'a RawValue,
+        supported_versions: &'a [Version],
+        session_id: &'a str,
+        #[serde(flatten)]
+        token: Option<&'a SessionToken>,
+    }
+
+    jsonrpc::raw(&Introduction {
+        server_info: &session.server.facts.info,
+        supported_versions: &Version::ALL,
+        session_id: session.id(),
+        token,
+    })
 }
 
 /// What the route of an MCP topic was given.
@@ -218,10 +266,4 @@ pub(super) fn json(payload: &Payload) -> &[u8] {
         Payload::Json(text) => text,
         Payload::Binary(_) => b"null",
     }
-}
-
-/// Who joins, by the credential among the join's parameters.
-pub(super) async fn authenticate(mcp: &Mcp, params: &Payload) -> Result<Identity, Refusal> {
-    let credential = Credential::choose(json(params));
-    mcp.auth.authenticate(credential).await.map_err(|refused| Refusal::reason(refused.0))
 }

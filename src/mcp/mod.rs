@@ -17,12 +17,14 @@
 //! `presence_diff`. A run ends with the session that called it, unless it became a task.
 
 pub mod auth;
+mod authorize;
 mod call;
 mod cancel;
 mod catalog;
 mod channel;
 mod completion;
 mod context;
+mod credential;
 pub mod deployment;
 mod elixir;
 mod error;
@@ -54,7 +56,7 @@ mod workflows;
 
 use std::sync::Arc;
 
-use auth::{AuthRefused, Identity, McpAuth};
+use auth::{AuthRefused, Identity, McpAuth, Presented};
 pub use cancel::CancelReason;
 pub use completion::CompletionRequest;
 pub use context::CallContext;
@@ -92,7 +94,6 @@ pub use crate::protocol::mcp::level::Level;
 pub use crate::protocol::mcp::roots::Root;
 use crate::protocol::mcp::run_log::{RUN_BYTES_MAX, RUN_EVENTS_MAX, RUN_RETENTION_MS};
 pub use crate::protocol::mcp::sampling::{self, SamplingMessage, SamplingRequest, SamplingResult};
-use crate::protocol::mcp::session::Credential;
 use crate::protocol::mcp::status::{STATUS_TOOL_TOPIC, STATUS_TOPIC};
 pub use crate::protocol::mcp::tool::{TaskSupport, ToolSpec};
 use crate::protocol::mcp::{
@@ -353,13 +354,29 @@ impl Mcp {
     ///
     /// # Errors
     /// What the authenticator says.
-    pub(crate) async fn authenticate(&self, credential: Option<Credential>) -> Result<Identity, AuthRefused> {
-        self.auth.authenticate(credential).await
+    pub(crate) async fn authenticate(&self, presented: Presented) -> Result<Identity, AuthRefused> {
+        self.auth.authenticate(presented).await
+    }
+
+    /// Tells `leave` when a user's credential ends or is revoked.
+    pub(crate) fn watch_credential(&self, user: &Identity, leave: auth::Leave) -> Option<crate::auth::live::Resident> {
+        self.auth.watch_credential(user, None, leave)
     }
 
     /// Whether a user may use a server.
-    pub(crate) fn may_use(&self, user: &Identity, server: &ServerShared) -> bool {
-        server.name == HUB || self.auth.may_use(user, &server.name)
+    pub(crate) fn may_use(&self, user: &Identity, server: &Arc<ServerShared>) -> bool {
+        if server.name == HUB {
+            return true;
+        }
+        match Arc::ptr_eq(&self.servers[0].shared, server) {
+            true => self.auth.may_use_default(user, &server.name),
+            false => self.auth.may_use(user, &server.name),
+        }
+    }
+
+    /// The same through the hub.
+    fn may_use_in_hub(&self, user: &Identity, server: &Arc<ServerShared>) -> bool {
+        !self.auth.is_apart(&server.name) && self.may_use(user, server)
     }
 
     /// The server of that name.

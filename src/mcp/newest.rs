@@ -136,7 +136,7 @@ mod tests {
     const NOTES: Newest = Newest { table: Table("notes"), entries_max: 10, bytes_max: 100 };
 
     fn of(user: &str) -> NewestOf {
-        NOTES.of(&Identity { user: user.into() })
+        NOTES.of(&Identity::of_user(user))
     }
 
     async fn add(store: &Store, user: &str, note: &str) -> String {

@@ -28,7 +28,7 @@ use crate::protocol::mcp::client::{Client, Era};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::peer;
-use crate::protocol::mcp::session::{Empty, JoinReply};
+use crate::protocol::mcp::session::{Empty, JoinReply, SessionToken};
 use crate::protocol::mcp::subscription::Filter;
 use crate::protocol::mcp::tool::{CallParams, TaskSupport};
 use crate::protocol::mcp::version::Version;
@@ -52,7 +52,7 @@ impl Session {
     /// Serves a request; its answer goes to `route`, at once or later.
     pub(super) fn serve(self: &Arc<Self>, call: peer::Call<'_>, route: &Arc<Outgoing>) {
         let (number, id, era) = (call.number, call.id, call.client.era);
-        let answer = match self.dispatch(call, route) {
+        let answer = match self.authorize(&call).and_then(|()| self.dispatch(call, route)) {
             Ok(Served::Later) => return,
             Ok(Served::Now(result)) => Ok(result),
             Err(fault) if era == Era::Modern => Err(error::stateless(fault)),
@@ -195,9 +195,9 @@ impl Session {
     }
 
     /// The reply to a join that is the handshake.
-    pub(super) fn join_reply(&self) -> Box<RawValue> {
+    pub(super) fn join_reply(&self, token: Option<&SessionToken>) -> Box<RawValue> {
         let (name, version) = &self.server.facts.title;
-        jsonrpc::raw(&JoinReply::new(name, version, self.id()))
+        jsonrpc::raw(&JoinReply::new(name, version, self.id(), token))
     }
 
     fn list_tools(&self, call: &peer::Call<'_>) -> Result<Served, Fault> {

@@ -195,6 +195,11 @@ impl Session {
         &self.id
     }
 
+    /// Whose it is.
+    pub(crate) fn user(&self) -> &Identity {
+        &self.user
+    }
+
     /// Among whose calls its calls are counted.
     pub(super) fn connection(&self) -> u64 {
         self.connection

@@ -12,8 +12,8 @@ use serde_json::Number;
 use tokio::task::AbortHandle;
 
 use super::Mcp;
-use super::auth::Identity;
-use super::channel::{authenticate, json, shared};
+use super::channel::{json, shared};
+use super::credential::{Member, authenticate};
 use super::runs::{Announcement, Following, Run};
 use crate::channel::{Channel, Cx, JoinCx, Next, Payload, Refusal};
 use crate::clock;
@@ -23,7 +23,7 @@ use crate::protocol::mcp::status::{
     self, Category, Change, GET_AVAILABLE_CATEGORIES, GET_SUBSCRIPTIONS, Metadata, STATUS_PROGRESS_INTERVAL_MS,
     STATUS_RUNS_MAX, STATUS_UPDATE, SUBSCRIBE_CATEGORIES, Subscriptions, UNSUBSCRIBE_CATEGORIES, Update,
 };
-use crate::protocol::mcp::{RUN_STARTED, RUNS_TOPIC, UNKNOWN_EVENT};
+use crate::protocol::mcp::{RUN_STARTED, RUNS_TOPIC};
 
 /// One dashboard.
 ///
@@ -32,7 +32,7 @@ use crate::protocol::mcp::{RUN_STARTED, RUNS_TOPIC, UNKNOWN_EVENT};
 /// subscribed that runs bring, neither costs anything.
 pub(super) struct StatusChannel {
     mcp: Arc<Mcp>,
-    watcher: Identity,
+    watcher: Member,
     subscriptions: Subscriptions,
     /// None while nothing of runs is wanted.
     following: Option<Following>,
@@ -49,6 +49,8 @@ pub(super) enum Info {
     Announced,
     /// Time to look at the progress of runs.
     ProgressDue,
+    /// The time of its credential is over.
+    CredentialExpired,
 }
 
 impl Channel for StatusChannel {
@@ -56,9 +58,10 @@ impl Channel for StatusChannel {
 
     async fn join(topic: &str, params: Payload, cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
         let mcp = shared(cx);
-        let watcher = authenticate(&mcp, &params).await?;
+        let watcher = authenticate(&mcp, topic, &params, cx).await?;
         let subscriptions = Subscriptions::on(topic);
         let reply = Payload::json(&subscriptions.joined())?;
+        let watcher = Member::stay(&mcp, watcher, || Info::CredentialExpired, cx);
         let mut channel = StatusChannel {
             mcp,
             watcher,
@@ -82,7 +85,7 @@ impl Channel for StatusChannel {
             UNSUBSCRIBE_CATEGORIES => Change::Unsubscribe,
             GET_SUBSCRIPTIONS => return Next::ok(self.subscriptions.listed()),
             GET_AVAILABLE_CATEGORIES => return Next::ok(status::available()),
-            _ => return Next::error(Payload::reason(UNKNOWN_EVENT)),
+            _ => return self.watcher.handle_in(&self.mcp, event, &payload, cx).await,
         };
         // What is announced already is told by what was subscribed until here.
         self.push_new(cx);
@@ -103,6 +106,9 @@ impl Channel for StatusChannel {
 
     async fn handle_info(&mut self, info: Info, cx: &mut Cx<Self>) -> Next {
         self.push_new(cx);
+        if let Info::CredentialExpired = info {
+            return self.watcher.expire();
+        }
         if let Info::ProgressDue = info {
             self.timer = None;
             self.push_progress(cx);
@@ -119,7 +125,7 @@ impl StatusChannel {
             (true, false) => {
                 // Before listing: what begins afterwards is announced.
                 self.following = Some(self.mcp.runs.follow());
-                let (runs, announced) = self.mcp.runs.list(|owner| self.mcp.auth.may_watch(&self.watcher, owner));
+                let (runs, announced) = self.mcp.runs.list(|owner| self.mcp.auth.may_watch(&self.watcher.user, owner));
                 self.cursor = announced;
                 let running = runs.iter().filter(|run| run.status == RunStatus::Running);
                 let running: Vec<_> = running.filter_map(|run| self.mcp.runs.find(&run.run_id)).collect();
@@ -148,7 +154,7 @@ impl StatusChannel {
         }
         for announcement in self.mcp.runs.announcements_after(self.cursor) {
             self.cursor = announcement.number;
-            if self.mcp.auth.may_watch(&self.watcher, &announcement.owner) {
+            if self.mcp.auth.may_watch(&self.watcher.user, &announcement.owner) {
                 self.tell(&announcement, cx);
             }
         }

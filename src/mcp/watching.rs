@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Mcp;
-use super::auth::Identity;
-use super::channel::{authenticate, json, shared};
+use super::channel::{json, shared};
+use super::credential::{Member, authenticate};
 use super::runs::{Following, Listening, Watch};
 use super::session::Observation;
 use crate::channel::{Channel, Cx, JoinCx, Next, Payload, Refusal};
@@ -61,13 +61,20 @@ pub(super) struct RunChannel {
     /// None once the last event has been pushed.
     run: Option<Listening>,
     cursor: u64,
+    mcp: Arc<Mcp>,
+    watcher: Member,
 }
 
-/// The join has been answered and the subscription stands.
-pub(super) struct Joined;
+/// What a watching channel is told by the server's own code.
+pub(super) enum Info {
+    /// The join has been answered and the subscription stands.
+    Joined,
+    /// The time of its credential is over.
+    CredentialExpired,
+}
 
 impl Channel for RunChannel {
-    type Info = Joined;
+    type Info = Info;
 
     const INTERCEPT: &'static [&'static str] = &[STREAMING_EVENT];
 
@@ -79,7 +86,7 @@ impl Channel for RunChannel {
         }
 
         let mcp = shared(cx);
-        let watcher = authenticate(&mcp, &params).await?;
+        let watcher = authenticate(&mcp, topic, &params, cx).await?;
         let run = topic.strip_prefix(RUN_TOPIC_PREFIX).and_then(|id| mcp.runs.find(id));
         // Who may not see a run does not learn that it is there.
         let Some(run) = run.filter(|run| mcp.auth.may_watch(&watcher, run.owner())) else {
@@ -93,16 +100,20 @@ impl Channel for RunChannel {
         let events = entries.iter().map(|entry| raw_text(&entry.event)).collect();
         let reply = Payload::json(&Reply { run: summary, events })?;
         // An inbox that is full ends the connection, and this channel with it.
-        cx.send(Joined);
-        Ok((RunChannel { run: (!has_ended).then_some(run), cursor }, reply))
+        cx.send(Info::Joined);
+        let watcher = Member::stay(&mcp, watcher, || Info::CredentialExpired, cx);
+        Ok((RunChannel { run: (!has_ended).then_some(run), cursor, mcp, watcher }, reply))
     }
 
-    async fn handle_in(&mut self, _event: &str, _payload: Payload, _cx: &mut Cx<Self>) -> Next {
-        Next::error(Payload::reason(UNKNOWN_EVENT))
+    async fn handle_in(&mut self, event: &str, payload: Payload, cx: &mut Cx<Self>) -> Next {
+        self.watcher.handle_in(&self.mcp, event, &payload, cx).await
     }
 
-    async fn handle_info(&mut self, _joined: Joined, cx: &mut Cx<Self>) -> Next {
-        self.push_new(cx);
+    async fn handle_info(&mut self, info: Info, cx: &mut Cx<Self>) -> Next {
+        match info {
+            Info::Joined => self.push_new(cx),
+            Info::CredentialExpired => return self.watcher.expire(),
+        }
         Next::NoReply
     }
 
@@ -130,39 +141,43 @@ impl RunChannel {
 /// `mcp:runs`: the runs that the client may see, then each beginning and end once.
 pub(super) struct RunsChannel {
     mcp: Arc<Mcp>,
-    watcher: Identity,
+    watcher: Member,
     cursor: u64,
     /// Ends with the channel.
     _following: Following,
 }
 
 impl Channel for RunsChannel {
-    type Info = Joined;
+    type Info = Info;
 
     const INTERCEPT: &'static [&'static str] = &[RUN_STARTED, RUN_FINISHED];
 
-    async fn join(_topic: &str, params: Payload, cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
+    async fn join(topic: &str, params: Payload, cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
         #[derive(Serialize)]
         struct Reply {
             runs: Vec<RunSummary>,
         }
 
         let mcp = shared(cx);
-        let watcher = authenticate(&mcp, &params).await?;
+        let watcher = authenticate(&mcp, topic, &params, cx).await?;
         let _following = mcp.runs.follow();
         let (runs, cursor) = mcp.runs.list(|owner| mcp.auth.may_watch(&watcher, owner));
         let reply = Payload::json(&Reply { runs })?;
         // An inbox that is full ends the connection, and this channel with it.
-        cx.send(Joined);
+        cx.send(Info::Joined);
+        let watcher = Member::stay(&mcp, watcher, || Info::CredentialExpired, cx);
         Ok((RunsChannel { mcp, watcher, cursor, _following }, reply))
     }
 
-    async fn handle_in(&mut self, _event: &str, _payload: Payload, _cx: &mut Cx<Self>) -> Next {
-        Next::error(Payload::reason(UNKNOWN_EVENT))
+    async fn handle_in(&mut self, event: &str, payload: Payload, cx: &mut Cx<Self>) -> Next {
+        self.watcher.handle_in(&self.mcp, event, &payload, cx).await
     }
 
-    async fn handle_info(&mut self, _joined: Joined, cx: &mut Cx<Self>) -> Next {
-        self.push_new(cx);
+    async fn handle_info(&mut self, info: Info, cx: &mut Cx<Self>) -> Next {
+        match info {
+            Info::Joined => self.push_new(cx),
+            Info::CredentialExpired => return self.watcher.expire(),
+        }
         Next::NoReply
     }
 
@@ -176,7 +191,7 @@ impl RunsChannel {
     fn push_new(&mut self, cx: &mut Cx<Self>) {
         for announcement in self.mcp.runs.announcements_after(self.cursor) {
             self.cursor = announcement.number;
-            if self.mcp.auth.may_watch(&self.watcher, &announcement.owner) {
+            if self.mcp.auth.may_watch(&self.watcher.user, &announcement.owner) {
                 let summary = jsonrpc::raw(&announcement.summary);
                 cx.push(announcement.event, Payload::Json(Bytes::from(summary.get().to_owned())));
             }

@@ -275,6 +275,15 @@ pub enum Fault {
         /// Calls that may be under way at once.
         limit: usize,
     },
+    /// The client asks too often.
+    #[error("Rate limit exceeded")]
+    RateLimited {
+        /// Whole seconds until it may ask again.
+        retry_after_s: u64,
+    },
+    /// Who asks may not; the text says what is missing.
+    #[error("Unauthorized: {0}")]
+    Unauthorized(String),
     /// A failure of ours; details go to the log, not to the peer.
     #[error("Internal error")]
     Internal,
@@ -314,7 +323,7 @@ impl Fault {
             Fault::InvalidMessage | Fault::InvalidRequest(_) | Fault::RequestTooLarge => INVALID_REQUEST,
             Fault::MethodNotFound(_) => METHOD_NOT_FOUND,
             Fault::InvalidParams(_) => INVALID_PARAMS,
-            Fault::TooManyCalls { .. } => SERVER_ERROR,
+            Fault::TooManyCalls { .. } | Fault::RateLimited { .. } | Fault::Unauthorized(_) => SERVER_ERROR,
             Fault::Internal => INTERNAL_ERROR,
             Fault::Coded(error) => error.code,
         }
@@ -324,6 +333,7 @@ impl Fault {
     pub fn to_object(&self, compat: Compat) -> ErrorObject {
         let data = match self {
             Fault::Coded(error) => error.data.clone(),
+            Fault::RateLimited { retry_after_s } => Some(raw(&serde_json::json!({"retry_after": retry_after_s}))),
             _ => None,
         };
         ErrorObject { code: self.code(compat), message: self.to_string(), data }

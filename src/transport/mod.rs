@@ -12,8 +12,9 @@ mod tls;
 mod websocket;
 
 pub use admission::{Admission, AdmissionLimits};
+pub use arrival::Peer;
 pub use local::{LOCAL_HOSTS, NotLocal, local_only};
 pub use longpoll::{LongPolls, Secret};
-pub use mcp::{McpHttp, McpHttpOptions, mcp};
+pub use mcp::{McpHttp, McpHttpOptions, mcp, protected_resource};
 pub use mount::{Guard, sockets};
 pub use tls::{Hangups, Tls, TlsError, TlsOptions};

@@ -190,6 +190,7 @@ fn start(
         (Stream::Tls(stream), deflate) => (Link::Tls(Queued::new(*stream, deflate)), None),
     };
     let conn = spec.endpoint.hub.connect(version, limits, direct);
+    connected.opened(&conn);
     let socket_id = connected.id.map(Arc::from);
     let host = Host::new(Arc::clone(&conn), spec, connected.assigns, socket_id);
     Task::new(link, conn, host, negotiated, unparsed, permit)

@@ -130,7 +130,7 @@ mod tests {
     use crate::mcp::auth::Identity;
 
     fn of(user: &str) -> NewestOf {
-        MEMORIES.of(&Identity { user: user.into() })
+        MEMORIES.of(&Identity::of_user(user))
     }
 
     async fn remembered(store: &Store, who: &str, content: &str) -> Memory {

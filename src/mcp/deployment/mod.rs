@@ -82,7 +82,7 @@ impl Deployment {
     }
 
     /// Where it is kept, for what else keeps something for the same users.
-    pub(super) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 

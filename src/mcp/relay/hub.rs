@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::exchange::{self, Passed};
 use super::{Subscribed, is_of_legacy};
+use crate::mcp::authorize::permit;
 use crate::mcp::call::{Call, Output, Relayed, Subject};
 use crate::mcp::outgoing::Outgoing;
 use crate::mcp::serve::{Served, invalid};
@@ -70,7 +71,7 @@ impl Hub {
         session: &Session,
     ) -> impl Iterator<Item = (usize, &'h Arc<ServerShared>)> + Clone + use<'h> {
         let allowed: Arc<[bool]> =
-            self.members.iter().map(|member| session.mcp.auth.may_use(&session.user, &member.name)).collect();
+            self.members.iter().map(|member| session.mcp.may_use_in_hub(&session.user, member)).collect();
         self.members.iter().enumerate().filter(move |(place, _)| allowed[*place])
     }
 
@@ -358,7 +359,7 @@ impl Session {
             return self.dispatch_here(call, route);
         };
         if let Some(found) = hub.find(self, shelf, &name, false) {
-            return self.serve_found(&found, path, (call, name), route);
+            return self.serve_found(&found, (shelf, path), (call, name), route);
         }
         let introduction = self.introduction_of(call.raw_params, &call.client);
         let passed = Passed::of(&call);
@@ -379,6 +380,7 @@ impl Session {
             let upstream = found.as_ref().and_then(|found| found.member.upstream());
             match (found.as_ref(), upstream) {
                 (Some(found), Some(upstream)) => {
+                    this.session.permit_found(&method, shelf, found).map_err(refused)?;
                     if is_subscription {
                         let named = Subscribed { own: &found.name, here: &name };
                         let noted = this.session.note_subscription(upstream, &this.client, &method, named);
@@ -397,13 +399,25 @@ impl Session {
         Ok(Served::Later)
     }
 
+    /// Whether the user may use what was found, by the name that it has at its own server.
+    fn permit_found(&self, method: &str, shelf: Shelf, found: &Found) -> Result<(), Fault> {
+        // What is completed for is what is named.
+        let method = match (method, shelf) {
+            (COMPLETE, Shelf::Prompts) => PROMPTS_GET,
+            (COMPLETE, _) => RESOURCES_READ,
+            (method, _) => method,
+        };
+        permit(&self.user, method, &found.name).map_err(|denied| Fault::Unauthorized(denied.to_string()))
+    }
+
     fn serve_found(
         self: &Arc<Self>,
         found: &Found,
-        path: &[&str],
+        (shelf, path): (Shelf, &[&str]),
         (call, name_here): (peer::Call<'_>, String),
         route: &Arc<Outgoing>,
     ) -> Result<Served, Fault> {
+        self.permit_found(&call.method, shelf, found)?;
         let text = relay::unambiguous(&String::from_utf8_lossy(call.text));
         let name = jsonrpc::raw(&found.name);
         let text = splice::set(&text, path, name.get()).ok_or(Fault::Internal)?;
@@ -454,6 +468,9 @@ impl Session {
             slot.want();
             for uri in &uris {
                 let Some(found) = hub.find(self, Shelf::Resources, uri, true) else { continue };
+                if self.permit_found(RESOURCES_SUBSCRIBE, Shelf::Resources, &found).is_err() {
+                    continue;
+                }
                 let is_theirs = found.member.upstream().is_some_and(|theirs| Arc::ptr_eq(theirs, &upstream));
                 if is_theirs && slot.add_interest(&found.name, self.number()) {
                     slot.subscription(RESOURCES_SUBSCRIBE, &found.name);

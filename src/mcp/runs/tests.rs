@@ -83,7 +83,7 @@ impl Bench {
         let client = Client::joined("test", "1", &jsonrpc::raw(&json!({})));
         let new = NewSession {
             server: self.mcp.default_server(),
-            user: Identity { user: "u".into() },
+            user: Identity::member("u"),
             connection,
             peer: Peer::joined(client),
             standing: Arc::clone(&route),

@@ -279,8 +279,7 @@ mod tests {
         assert_eq!((&saved["format"], &saved["rows"], &saved["bytes"]), (&json!("csv"), &json!(1), &json!(7)));
         let fetched = tools.call("data_fetcher", json!({"source": "d"})).await;
         assert_eq!(fetched["rows"], json!([{"a": "1", "b": null}]));
-        let datasets: Vec<Dataset> =
-            DATASETS.of(&Identity { user: "u".into() }).read(&tools.store).await.expect("read");
+        let datasets: Vec<Dataset> = DATASETS.of(&Identity::of_user("u")).read(&tools.store).await.expect("read");
         assert_eq!(datasets.len(), 1);
     }
 
@@ -306,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_users_newest_data_sets_are_kept_and_are_no_one_elses() {
         let store = Deployment::in_memory().store().clone();
-        let of = |user: &str| DATASETS.of(&Identity { user: user.into() });
+        let of = |user: &str| DATASETS.of(&Identity::of_user(user));
         let save_as = async |user: &str, name: String| {
             let (of, written) = (of(user), write(Format::Json, &[json!("x".repeat(15_000))]).expect("written"));
             store.change(move |change| save(change, &of, name, written)).await.expect("saved");

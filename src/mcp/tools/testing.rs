@@ -81,7 +81,7 @@ fn new_call(route: Arc<Outgoing>) -> Call {
     let client = Client::joined("test", "1", &jsonrpc::raw(&serde_json::json!({})));
     let new = NewSession {
         server: mcp.default_server(),
-        user: Identity { user: "u".into() },
+        user: Identity::member("u"),
         connection: 1,
         peer: Peer::joined(client.clone()),
         standing: Arc::clone(&route),

@@ -98,6 +98,13 @@ pub(super) async fn create(store: &Store, user: &Identity, new: NewContext) -> R
     Ok(made)
 }
 
+/// Whether an access policy lets a user in, by name or by role.
+fn may(context: &SharedContext, user: &Identity, may: fn(&SharedContext, &str, &[&str]) -> bool) -> bool {
+    let rights = user.rights();
+    let roles: Vec<_> = rights.roles.iter().map(String::as_str).collect();
+    may(context, &user.user, &roles)
+}
+
 /// A context that a user may read, or an older version of it.
 pub(super) async fn get(
     store: &Store,
@@ -106,7 +113,7 @@ pub(super) async fn get(
     version: Option<u64>,
 ) -> Result<SharedContext, Refused> {
     let context = stored(store.get(CONTEXTS, key(id)?).await?)?;
-    if !context.may_read(&user.user, &[]) {
+    if !may(&context, user, SharedContext::may_read) {
         return Err(ContextError::AccessDenied.into());
     }
     if context.is_expired(now_ms()) {
@@ -138,7 +145,7 @@ pub(super) async fn change(
     store
         .change(move |change| {
             let mut context = stored(change.get(CONTEXTS, &key)?)?;
-            if !context.may_write(&user.user, &[]) {
+            if !may(&context, &user, SharedContext::may_write) {
                 return Err(ContextError::AccessDenied.into());
             }
             let before = context.clone();
@@ -166,7 +173,7 @@ pub(super) async fn delete(store: &Store, user: &Identity, id: &str) -> Result<(
     store
         .change(move |change| {
             let context = stored(change.get(CONTEXTS, &key)?)?;
-            if !context.may_write(&user.user, &[]) {
+            if !may(&context, &user, SharedContext::may_write) {
                 return Err(ContextError::AccessDenied.into());
             }
             remove(change, &context)
@@ -209,7 +216,7 @@ fn sweep(change: &mut Transaction<'_>, prefix: &[u8]) -> Result<(), Refused> {
 
 fn remove(change: &mut Transaction<'_>, context: &SharedContext) -> Result<(), Refused> {
     let id = context.context_id.as_bytes();
-    let owner = Identity { user: context.owner.as_str().into() };
+    let owner = Identity::of_user(context.owner.as_str());
     let mut freed = change.get(CONTEXTS, id)?.map_or(0, |value| value.len());
     change.delete(CONTEXTS, id);
     change.delete(OWNED, [&prefix(&owner), id].concat());
@@ -223,7 +230,7 @@ fn remove(change: &mut Transaction<'_>, context: &SharedContext) -> Result<(), R
 
 /// Counts what a user's contexts take.
 fn charge(change: &mut Transaction<'_>, owner: &str, more: usize, freed: usize) -> Result<(), Refused> {
-    let key = prefix(&Identity { user: owner.into() });
+    let key = prefix(&Identity::of_user(owner));
     let used = change.get(USED, &key)?.and_then(|value| value.try_into().ok()).map_or(0, u64::from_be_bytes);
     let used = (used + more as u64).saturating_sub(freed as u64);
     if more > freed && used > CONTEXTS_BYTES_MAX as u64 {

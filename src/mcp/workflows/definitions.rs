@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::prefix;
 use crate::clock;
 use crate::mcp::CallError;
-use crate::mcp::auth::Identity;
+use crate::mcp::auth::{Identity, KeptRights};
 use crate::protocol::workflow::TIMEOUT_MS_MAX;
 use crate::store::{Keys, Store, StoreError, Table, Transaction};
 
@@ -24,6 +24,9 @@ pub(super) const WORKFLOW_ID_BYTES_MAX: usize = 128;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Stored {
     pub(super) workflow_id: String,
+    /// With which it is begun by its own triggers.
+    #[serde(default)]
+    pub(super) rights: KeptRights,
     /// Of which server its tools are.
     pub(super) server: String,
     /// `sequential` and the like.
@@ -124,7 +127,7 @@ pub(super) async fn reactive(store: &Store) -> Result<Vec<(Identity, Stored)>, S
     let reactive = all.iter().filter_map(|(key, value)| {
         let stored = parse(value).filter(|stored| stored.kind == "reactive")?;
         let user = key.get(4..key.len().checked_sub(stored.workflow_id.len())?)?;
-        Some((Identity { user: std::str::from_utf8(user).ok()?.into() }, stored))
+        Some((stored.rights.identity(std::str::from_utf8(user).ok()?), stored))
     });
     Ok(reactive.collect())
 }
@@ -145,10 +148,11 @@ pub(super) async fn delete(store: &Store, user: &Identity, id: &str) -> Result<b
 }
 
 /// What a new workflow is kept as.
-pub(super) fn new(id: &str, server: &str, kind: &str, definition: Value, expanded: Value) -> Stored {
+pub(super) fn new(id: &str, owner: &Identity, server: &str, kind: &str, definition: Value, expanded: Value) -> Stored {
     let now = clock::wall_iso8601_micros();
     Stored {
         workflow_id: id.to_owned(),
+        rights: KeptRights::of(owner),
         server: server.to_owned(),
         kind: kind.to_owned(),
         version: 1,

@@ -2,6 +2,9 @@
 //!
 //! What goes wrong is told in the result, with `isError`, as the deployment's clients know it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -440,7 +443,7 @@ async fn create_as(call: &Arc<Call>, id: &str, definition: &Value) -> Result<Val
     {
         return Err(Failed::new(fields(), why));
     }
-    let stored = definitions::new(id, &call.session.server.name, read.kind_name(), definition.clone(), expanded);
+    let stored = definitions::new(id, user, &call.session.server.name, read.kind_name(), definition.clone(), expanded);
     // In a task of its own, which ends by itself: what is stored is heeded too, whether or not anybody waits.
     let (storing, owner, workflow) = (Arc::clone(mcp), user.clone(), id.to_owned());
     let stored = tokio::spawn(async move {

@@ -43,7 +43,7 @@ use templates::Registry;
 pub use tools::workflow_tools;
 use triggers::{Armed, RunEnd};
 
-use super::auth::Identity;
+use super::auth::{Identity, KeptRights};
 use super::call::Call;
 use super::hex::Hex;
 use super::runs::{NewRun, Run};
@@ -197,6 +197,7 @@ async fn store_and_drive(mcp: Arc<Mcp>, live: Arc<LiveRun>, new: NewRunOf) -> Re
         run_id: live.id.clone(),
         workflow_id: new.workflow.to_string(),
         user: new.owner.user.to_string(),
+        rights: KeptRights::of(&new.owner),
         server: new.server.name.clone(),
         status: Status::Running,
         request_id: new.request_id.clone(),
@@ -381,7 +382,7 @@ async fn resume_run(mcp: &Arc<Mcp>, record: Record, going_on: Option<GoingOn>) -
         NewLive {
             number,
             workflow: record.workflow_id.as_str().into(),
-            owner: Identity { user: record.user.as_str().into() },
+            owner: record.rights.identity(&record.user),
             server: record.server,
             options: going_on.options,
             request_id: record.request_id,

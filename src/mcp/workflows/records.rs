@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::live::{LiveRun, RunOptions};
 use super::{Finished, journal, prefix};
 use crate::clock;
-use crate::mcp::auth::Identity;
+use crate::mcp::auth::{Identity, KeptRights};
 use crate::protocol::workflow::stepper::Beginning;
 use crate::store::{Entry, Keys, Store, StoreError, Table, Transaction};
 
@@ -45,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) run_id: String,
     pub(crate) workflow_id: String,
     pub(crate) user: String,
+    #[serde(default)]
+    pub(crate) rights: KeptRights,
     pub(crate) server: String,
     pub(crate) status: Status,
     pub(crate) request_id: Box<RawValue>,
@@ -105,7 +107,7 @@ impl Record {
     }
 
     fn key(&self) -> Vec<u8> {
-        let user = Identity { user: self.user.as_str().into() };
+        let user = Identity::of_user(self.user.as_str());
         [prefix(&user), self.started_unix_micros.to_be_bytes().to_vec(), self.run_id.as_bytes().to_vec()].concat()
     }
 }
@@ -136,6 +138,7 @@ pub(super) async fn finish(store: &Store, live: &LiveRun, finished: &Finished) -
         run_id: live.id.clone(),
         workflow_id: live.workflow.to_string(),
         user: live.owner.user.to_string(),
+        rights: KeptRights::of(&live.owner),
         server: live.server.clone(),
         status: finished.status(),
         request_id: live.request_id.clone(),
@@ -160,7 +163,7 @@ pub(super) async fn give_up(store: &Store, mut record: Record, why: &str) -> Res
 }
 
 async fn end(store: &Store, record: Record, number: u128) -> Result<(), StoreError> {
-    let owner = Identity { user: record.user.as_str().into() };
+    let owner = Identity::of_user(record.user.as_str());
     let stored = put_end(store, record.clone(), number, owner.clone()).await;
     if let Err(StoreError::TooLarge { .. } | StoreError::Full { .. }) = stored {
         // That it has ended is worth more than with what.

@@ -130,7 +130,12 @@ async fn execute(wanted: Execute, context: CallContext) -> Result<Result<Value, 
 }
 
 async fn method(context: &CallContext, name: &str, params: Map<String, Value>) -> Result<Value, Failed> {
-    methods::by_name(&call_of(context), name, &params).await
+    let call = call_of(context);
+    // As whoever asks for the method itself.
+    if let Err(denied) = call.session.user.rights().grants.permit_method(name) {
+        return Err(Failed::new(json!({"status": "error"}), format!("Unauthorized: {denied}")));
+    }
+    methods::by_name(&call, name, &params).await
 }
 
 /// A method's result as a tool's: the same fields, as text and as a value.

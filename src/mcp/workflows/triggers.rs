@@ -20,7 +20,7 @@ use super::records::GoingOn;
 use super::{Finished, NewRunOf, connection_of, no_request, prefix, start};
 use crate::channel::{Payload, RecvError};
 use crate::clock;
-use crate::mcp::auth::Identity;
+use crate::mcp::auth::{Identity, KeptRights};
 use crate::mcp::{CallError, Mcp};
 use crate::protocol::workflow::DEPTH_MAX;
 use crate::protocol::workflow::definition::Kind;
@@ -319,6 +319,8 @@ async fn begin_stored(
 struct Registered {
     trigger_id: String,
     user: String,
+    #[serde(default)]
+    rights: KeptRights,
     workflow: String,
     created_at: String,
     /// As it came.
@@ -355,6 +357,7 @@ pub(super) async fn register(mcp: &Arc<Mcp>, owner: &Identity, value: &Value) ->
     let registered = Registered {
         trigger_id: format!("trigger_{:016x}", u64::from_be_bytes(random::bytes())),
         user: owner.user.to_string(),
+        rights: KeptRights::of(owner),
         workflow,
         created_at: clock::wall_iso8601_micros(),
         trigger: value.clone(),
@@ -448,7 +451,7 @@ pub(super) async fn arm_all(mcp: &Arc<Mcp>) -> Result<(), StoreError> {
         if let Some(registered) = parse(&value)
             && let Ok(trigger) = workflow::standing_trigger(&registered.trigger)
         {
-            let owner = Identity { user: registered.user.as_str().into() };
+            let owner = registered.rights.identity(&registered.user);
             arm_registered(mcp, &owner, &registered, trigger);
         }
     }

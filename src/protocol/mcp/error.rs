@@ -16,6 +16,8 @@ pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// There are as many calls under way as may be, in the stateless era: MCP gives the codes up to -32000 meanings of its own
 /// there, so this is one of the application's. Before it was [`jsonrpc::SERVER_ERROR`].
 pub const TOO_MANY_CALLS: i64 = 429;
+/// Who asks may not, in the stateless era, as [`TOO_MANY_CALLS`] is.
+pub const UNAUTHORIZED: i64 = 403;
 /// There is no such resource, in revisions before 2026-07-28; from then on it is -32602.
 pub const RESOURCE_NOT_FOUND: i64 = -32002;
 /// The client has to visit a URL first. Source: 2025-11-25 alone.
@@ -56,6 +58,10 @@ pub fn resource_not_found(uri: &str, version: Version) -> Fault {
 pub fn stateless(fault: Fault) -> Fault {
     match fault {
         Fault::TooManyCalls { .. } => coded(TOO_MANY_CALLS, fault.to_string(), None::<&()>),
+        Fault::RateLimited { retry_after_s } => {
+            coded(TOO_MANY_CALLS, fault.to_string(), Some(&json!({"retry_after": retry_after_s})))
+        }
+        Fault::Unauthorized(_) => coded(UNAUTHORIZED, fault.to_string(), None::<&()>),
         other => other,
     }
 }

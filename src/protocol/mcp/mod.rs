@@ -138,6 +138,12 @@ pub const UNKNOWN_SERVER: &str = "unknown MCP server";
 pub const SESSION_NOT_FOUND: &str = "Session not found";
 /// Reason of a join on a run that is unknown, expired, or not for this client to see.
 pub const RUN_NOT_FOUND: &str = "run not found";
+/// Event with which a client of a channel brings a later credential: `{"access_token": <token>}`.
+pub const ACCESS_TOKEN: &str = "access_token";
+/// Event with which a session's client wants its session token made anew: `{"sessionToken": <token>}`.
+pub const REFRESH_SESSION: &str = "refresh_session";
+/// Why a channel ends whose credential's time is over.
+pub const CREDENTIAL_EXPIRED: &str = "credential_expired";
 /// Reason in the reply to an event that a channel does not have.
 pub const UNKNOWN_EVENT: &str = "unknown event";
 

@@ -89,6 +89,23 @@ impl ClientInfo {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Empty {}
 
+/// A token by which a session's client may come back. Its debug text does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct SessionToken {
+    /// The token.
+    #[serde(rename = "sessionToken")]
+    pub token: String,
+    /// When it ends, as ISO 8601 in UTC.
+    #[serde(rename = "sessionExpiresAt")]
+    pub expires_at: String,
+}
+
+impl std::fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SessionToken(…, until {})", self.expires_at)
+    }
+}
+
 /// The reply to a session's join. Later versions may add keys; none is renamed.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +114,8 @@ pub struct JoinReply<'a> {
     capabilities: Capabilities,
     server_info: ServerInfo<'a>,
     session_id: &'a str,
+    #[serde(flatten)]
+    token: Option<&'a SessionToken>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -139,7 +158,7 @@ struct Experimental {
 
 impl<'a> JoinReply<'a> {
     /// The reply of the server `name` at `version` for one session.
-    pub fn new(name: &'a str, version: &'a str, session_id: &'a str) -> Self {
+    pub fn new(name: &'a str, version: &'a str, session_id: &'a str, token: Option<&'a SessionToken>) -> Self {
         JoinReply {
             protocol_version: PROTOCOL_VERSION,
             capabilities: Capabilities {
@@ -152,6 +171,7 @@ impl<'a> JoinReply<'a> {
             },
             server_info: ServerInfo { name, version },
             session_id,
+            token,
         }
     }
 }
@@ -238,7 +258,7 @@ mod tests {
     #[test]
     fn the_join_reply_has_every_key_of_the_deployment() {
         let id = session_id([0, 1, 2, 3, 4, 0xab, 0xcd, 0xef]);
-        let reply = serde_json::to_value(JoinReply::new("Bennu", "0.1.0", &id)).expect("serializes");
+        let reply = serde_json::to_value(JoinReply::new("Bennu", "0.1.0", &id, None)).expect("serializes");
 
         assert_eq!(
             reply,

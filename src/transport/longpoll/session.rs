@@ -186,6 +186,7 @@ impl Session {
         let token = longpolls.inner.secret.sign(registered.id, clock::unix_micros() / 1_000_000);
         let live = spec.endpoint.hub.live_guard();
         let conn = spec.endpoint.hub.connect(version, limits, None);
+        connected.opened(&conn);
         let socket_id = connected.id.map(Arc::from);
         let host = Host::new(Arc::clone(&conn), Arc::clone(spec), connected.assigns, socket_id);
         let inactivity = Inactivity::new(options.window_ms, clock::now());

@@ -84,6 +84,13 @@ fn essence(value: &str) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
+/// The values of a header, joined by commas; none where there is none. Bytes that are no text are replaced.
+pub(super) fn joined(arrival: &Arrival, name: &str) -> Option<String> {
+    let values = arrival.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let values: Vec<_> = values.collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
 /// The bearer token, if one came.
 pub(super) fn credential(arrival: &Arrival) -> Option<Credential> {
     let value = arrival.headers.get(header::AUTHORIZATION)?.to_str().ok()?;

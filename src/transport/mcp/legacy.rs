@@ -48,11 +48,11 @@ pub(super) async fn post(
         Legacy::Batch => answers_of(&session.session, text)?,
     };
     if requests == 0 {
-        session.session.receive(text, session.session.standing());
+        session.receive(&user, text, session.session.standing());
         return Ok(empty(StatusCode::ACCEPTED));
     }
     let (route, waker) = events::outgoing();
-    session.session.receive(text, &route);
+    session.receive(&user, text, &route);
     let waiting = route.take();
     let is_whole = waiting.len() == requests && waiting.iter().all(|item| matches!(item.kind, Kind::Response(_)));
     if is_whole {
@@ -103,14 +103,19 @@ async fn open(
     tracing::debug!(session = session.id(), user = &*user.user, "an MCP session begins");
     let stream = EventStream::standing(standing, waker, http.sessions.kept());
     let opened = HttpSession::new(Arc::clone(&session), stream, Arc::clone(server), user);
-    let id = http.sessions.insert(opened).map_err(|Full| {
+    let id = http.sessions.insert(opened).map_err(|full| {
         session.end();
-        tracing::warn!(
-            limit = http.options.sessions_max,
-            "an MCP session was refused: there are as many as there may be"
-        );
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "there are as many sessions as there may be")
+        tracing::warn!(?full, "an MCP session was refused: there are as many as there may be");
+        match full {
+            Full::Server => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "there are as many sessions as there may be"),
+            Full::User => {
+                let limit = http.options.sessions_per_user_max;
+                let text = format!("this user has {limit} sessions, as many as there may be, and all are in use");
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, text)
+            }
+        }
     })?;
+    http.sessions.watch(&http.mcp, &id);
     let mut response = json(StatusCode::OK, answer);
     let id = HeaderValue::from_str(&id).expect("hex digits are visible ASCII");
     response.headers_mut().insert(SESSION, id);

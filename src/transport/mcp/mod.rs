@@ -3,8 +3,8 @@
 //! Clients of either era come to the same path. Those of the stateless one ([`stateless`]) say who they are in each request;
 //! those that open with `initialize` ([`legacy`]) get a session, found by a header.
 //!
-//! A request is authenticated by its bearer token, as the [`McpAuth`](crate::mcp::auth::McpAuth) of the servers has it. This
-//! module has no OAuth metadata, and no rate limits.
+//! A request is authenticated by its bearer token, as the [`McpAuth`](crate::mcp::auth::McpAuth) of the servers has it. Where MCP
+//! is a protected resource, its metadata is served below `/.well-known`, and whoever is refused is told of it.
 //!
 //! Source: MCP, Streamable HTTP, revisions 2025-03-26 to 2026-07-28.
 
@@ -30,6 +30,8 @@ use warp::{Buf, Filter, Rejection};
 use super::arrival::{Peer, peer};
 use super::local;
 use super::mount::Guard;
+use crate::auth::oauth::{Challenge, ProtectedResource, WELL_KNOWN};
+use crate::mcp::auth::{Door, Presented};
 use crate::mcp::{Mcp, ServerShared};
 use crate::protocol::jsonrpc::{Incoming, Object, Request};
 use crate::protocol::mcp::client::RequestMeta;
@@ -59,6 +61,8 @@ pub struct McpHttpOptions {
     pub origins: OriginPolicy,
     /// Sessions that may be open at once; further ones get 503.
     pub sessions_max: usize,
+    /// Sessions that one user may have open at once; one more ends the least used of those that are not in use.
+    pub sessions_per_user_max: usize,
     /// Milliseconds after which a session ends that has no stream open and no request under way.
     pub session_idle_ms: u64,
     /// Bytes of a request's body.
@@ -69,6 +73,10 @@ pub struct McpHttpOptions {
     pub keep_alive_ms: u64,
     /// Milliseconds that a client is asked to wait before it picks up a stream again.
     pub retry_ms: u64,
+    /// What clients that are refused are told of where tokens are made, and what is served below `/.well-known`.
+    ///
+    /// Source: RFC 9728; MCP, Authorization.
+    pub resource: Option<Arc<ProtectedResource>>,
 }
 
 impl Default for McpHttpOptions {
@@ -78,12 +86,14 @@ impl Default for McpHttpOptions {
             hosts: local::LOCAL_HOSTS.map(str::to_owned).to_vec(),
             origins: OriginPolicy::List(own.to_vec()),
             sessions_max: 10_000,
+            sessions_per_user_max: 1_000,
             session_idle_ms: 1_800_000,
             // A request above 1 MiB is refused by the session, with its id; this is for the envelope.
             body_bytes_max: 1_114_112,
             body_timeout_ms: 30_000,
             keep_alive_ms: 15_000,
             retry_ms: 1_000,
+            resource: None,
         }
     }
 }
@@ -101,7 +111,7 @@ struct Shared {
 impl McpHttp {
     /// Without sessions yet.
     pub fn new(mcp: &Arc<Mcp>, options: McpHttpOptions) -> Self {
-        let sessions = Sessions::new(options.sessions_max, options.session_idle_ms);
+        let sessions = Sessions::new(options.sessions_max, options.sessions_per_user_max, options.session_idle_ms);
         McpHttp(Arc::new(Shared { mcp: Arc::clone(mcp), options, sessions }))
     }
 
@@ -200,9 +210,10 @@ pub fn mcp(
                     Ok(response) => response,
                     Err(refusal) => refusal.into_response(arrival.says_modern()),
                 };
+                let is_denied = challenge(&http.0.options, &arrival, &mut response);
                 if let Some(origin) = arrival.headers.get(header::ORIGIN) {
                     // Also on errors, so that a page reads why; one whose origin is refused reads nothing.
-                    if response.status() != StatusCode::FORBIDDEN {
+                    if is_denied || response.status() != StatusCode::FORBIDDEN {
                         allow(&mut response, origin);
                     }
                 }
@@ -210,6 +221,54 @@ pub fn mcp(
             }
         },
     )
+}
+
+/// Says of a refusal by which credential it would be none; whether it is one of what a user may not.
+fn challenge(options: &McpHttpOptions, arrival: &Arrival, response: &mut Response) -> bool {
+    let denied = response.extensions_mut().remove::<Denial>();
+    let error = match (response.status(), denied) {
+        (StatusCode::UNAUTHORIZED, _) if checks::credential(arrival).is_none() => None,
+        (StatusCode::UNAUTHORIZED, _) => Some(Challenge::InvalidToken { description: None }),
+        (StatusCode::FORBIDDEN, Some(Denial(text))) => {
+            let scopes = text.rsplit_once("Missing capability: ").map(|(_, scope)| vec![scope.to_owned()]);
+            Some(Challenge::InsufficientScope { scopes: scopes.unwrap_or_default(), description: None })
+        }
+        _ => return false,
+    };
+    let value = match (&options.resource, &error) {
+        (Some(resource), error) => resource.challenge(error.as_ref()),
+        (None, None) => "Bearer".to_owned(),
+        (None, Some(Challenge::InsufficientScope { .. })) => "Bearer error=\"insufficient_scope\"".to_owned(),
+        (None, Some(_)) => "Bearer error=\"invalid_token\"".to_owned(),
+    };
+    let value = HeaderValue::from_str(&value).expect("a challenge is visible ASCII and spaces");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    matches!(error, Some(Challenge::InsufficientScope { .. }))
+}
+
+/// Among a response's extensions: the text of the error by which a user may not.
+#[derive(Clone, Debug)]
+struct Denial(String);
+
+/// Serves the metadata of MCP as a protected resource, where it is one. Pages of any origin may read it.
+///
+/// Source: RFC 9728, section 3.
+pub fn protected_resource(
+    http: &McpHttp,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + use<> {
+    let resource = http.0.options.resource.clone();
+    warp::path::full().and(warp::get().or(warp::head()).unify()).and_then(move |path: FullPath| {
+        // For the resource itself, and for clients that ask for the host's.
+        let found = resource
+            .as_ref()
+            .filter(|resource| [resource.metadata_path().as_str(), WELL_KNOWN].contains(&path.as_str()));
+        let answer = found.map(|resource| {
+            let mut response = json(StatusCode::OK, resource.metadata().to_string().into());
+            response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            response
+        });
+        async move { answer.ok_or_else(warp::reject::not_found) }
+    })
 }
 
 async fn answer<B: Buf>(
@@ -242,9 +301,13 @@ async fn answer<B: Buf>(
     } else if *method == Method::GET {
         checks::accept(arrival, &["text/event-stream"])?;
     }
-    let user = http.mcp.authenticate(checks::credential(arrival)).await?;
+    let mut presented = Presented::new(checks::credential(arrival), Door::Http(server.name.clone()));
+    presented.ip = Some(peer.address.ip());
+    presented.forwarded = checks::joined(arrival, "x-forwarded-for");
+    presented.user_agent = checks::joined(arrival, "user-agent");
+    let user = http.mcp.authenticate(presented).await?;
     if !http.mcp.may_use(&user, &server) {
-        return Err(Refusal::forbidden("this user may not use this MCP server"));
+        return Err(Refusal::denied(format!("Missing capability: servers:use:{}", server.name)));
     }
     match *method {
         Method::GET => return legacy::get(http, &server, &user, arrival),
@@ -332,6 +395,6 @@ fn preflight(headers: &HeaderMap) -> Response {
 fn allow(response: &mut Response, origin: &HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Mcp-Session-Id"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Mcp-Session-Id, WWW-Authenticate"));
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
 }

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use super::json;
+use super::{Denial, json};
 use crate::mcp::auth::AuthRefused;
 use crate::protocol::jsonrpc::{self, Compat, Fault};
 use crate::protocol::mcp::error;
@@ -38,6 +38,12 @@ impl Refusal {
     /// Whoever asks may not.
     pub(super) fn forbidden(text: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, text)
+    }
+
+    /// Whoever asks lacks a capability.
+    pub(super) fn denied(text: String) -> Self {
+        let fault = Fault::Unauthorized(text);
+        Refusal { status: StatusCode::FORBIDDEN, fault, id: None }
     }
 
     /// The body is not JSON.
@@ -73,14 +79,14 @@ impl Refusal {
             id => jsonrpc::error_response(id.as_deref(), &fault, Compat::Standard),
         };
         let mut response = json(status, text);
+        if let Fault::Unauthorized(text) = &fault {
+            response.extensions_mut().insert(Denial(text.clone()));
+        }
         let headers = response.headers_mut();
         match status {
             StatusCode::METHOD_NOT_ALLOWED => {
                 let methods = if is_modern { METHODS_MODERN } else { METHODS };
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
-            }
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
@@ -93,6 +99,7 @@ impl Refusal {
 
 impl From<AuthRefused> for Refusal {
     fn from(refused: AuthRefused) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, refused.0)
+        let status = if refused.is_of_address() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+        Self::new(status, refused.0)
     }
 }

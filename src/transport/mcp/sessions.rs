@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::stream::{EventStream, Kept, STANDING};
+use crate::auth::live::Resident;
 use crate::clock;
 use crate::mcp::auth::Identity;
-use crate::mcp::{Hex, Item, Outgoing, ServerShared, Session};
+use crate::mcp::{Hex, Item, Mcp, Outgoing, ServerShared, Session};
 use crate::protocol::mcp::replay::SESSION_REPLAY_BYTES_MAX;
 use crate::protocol::mcp::version::Version;
 
@@ -29,6 +30,7 @@ pub(super) struct Sessions(Arc<Table>);
 
 struct Table {
     sessions_max: usize,
+    per_user_max: usize,
     idle_ms: u64,
     kept: Kept,
     entries: Mutex<Entries>,
@@ -42,7 +44,27 @@ struct Entries {
 }
 
 /// There are as many sessions as there may be.
-pub(super) struct Full;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// In all.
+    Server,
+    /// Of this user, and all of them are in use.
+    User,
+}
+
+impl Entries {
+    /// Takes the session away that a user has used least lately, where they have as many as they may and nothing of it is open:
+    /// many clients go without a word.
+    fn make_room(&mut self, user: &Identity, per_user_max: usize) -> Result<Option<Arc<HttpSession>>, Full> {
+        let theirs = || self.by_id.iter().filter(|(_, session)| session.user == *user);
+        if theirs().count() < per_user_max {
+            return Ok(None);
+        }
+        let idle = theirs().filter(|(_, session)| session.idle_ms() > 0).max_by_key(|(_, session)| session.idle_ms());
+        let id = idle.map(|(id, _)| *id).ok_or(Full::User)?;
+        Ok(self.by_id.remove(&id))
+    }
+}
 
 /// One session.
 pub(super) struct HttpSession {
@@ -57,11 +79,21 @@ pub(super) struct HttpSession {
     readers: AtomicUsize,
     /// When a request came last, in milliseconds.
     last_used: AtomicU64,
+    /// Its entry among those who are here.
+    resident: OnceLock<Resident>,
+    /// Held while messages are decided on.
+    turn: Mutex<()>,
 }
 
 impl Sessions {
-    pub(super) fn new(sessions_max: usize, idle_ms: u64) -> Self {
-        Sessions(Arc::new(Table { sessions_max, idle_ms, kept: Kept::default(), entries: Mutex::default() }))
+    pub(super) fn new(sessions_max: usize, per_user_max: usize, idle_ms: u64) -> Self {
+        Sessions(Arc::new(Table {
+            sessions_max,
+            per_user_max,
+            idle_ms,
+            kept: Kept::default(),
+            entries: Mutex::default(),
+        }))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -76,14 +108,18 @@ impl Sessions {
     /// Takes a session in and gives its id, 32 hex digits.
     pub(super) fn insert(&self, session: HttpSession) -> Result<String, Full> {
         let id = Hex::draw();
-        let must_sweep = {
+        let (must_sweep, given_up) = {
             let mut entries = self.0.entries.lock();
+            let given_up = entries.make_room(&session.user, self.0.per_user_max)?;
             if entries.by_id.len() >= self.0.sessions_max {
-                return Err(Full);
+                return Err(Full::Server);
             }
             entries.by_id.insert(id, Arc::new(session));
-            !std::mem::replace(&mut entries.is_swept, true)
+            (!std::mem::replace(&mut entries.is_swept, true), given_up)
         };
+        if let Some(given_up) = given_up {
+            given_up.end();
+        }
         if must_sweep {
             let interval = Duration::from_millis((self.0.idle_ms / 4).clamp(1, SWEEP_MS_MAX));
             // Ends when there is no session, or no table.
@@ -102,6 +138,23 @@ impl Sessions {
         }
         session.touch();
         Some(Arc::clone(session))
+    }
+
+    /// Lets a session stay while its user's credential holds.
+    pub(super) fn watch(&self, mcp: &Mcp, id: &str) {
+        let Some(session) = Hex::number(id).and_then(|id| self.0.entries.lock().by_id.get(&id).cloned()) else {
+            return;
+        };
+        let (table, ended) = (Arc::downgrade(&self.0), id.to_owned());
+        let leave = move |_| {
+            if let Some(table) = table.upgrade() {
+                Sessions(table).end(&ended);
+            }
+        };
+        if let Some(resident) = mcp.watch_credential(&session.user, Box::new(leave)) {
+            // It is watched once.
+            let _ = session.resident.set(resident);
+        }
     }
 
     /// Ends a session that was found.
@@ -159,6 +212,8 @@ impl HttpSession {
             last_stream: AtomicU64::new(STANDING),
             readers: AtomicUsize::new(0),
             last_used: AtomicU64::new(clock::now().0),
+            resident: OnceLock::new(),
+            turn: Mutex::new(()),
         }
     }
 
@@ -167,6 +222,17 @@ impl HttpSession {
     /// Source: SEP-1699, in force from 2025-11-25.
     pub(super) fn can_pause(&self) -> bool {
         self.session.version() == Some(Version::V2025_11_25)
+    }
+
+    /// Takes messages that came by a credential: what they may do is decided by that one, not by the one before or after, until
+    /// here nothing waits.
+    pub(super) fn receive(&self, user: &Identity, text: &[u8], route: &Arc<Outgoing>) {
+        let _turn = self.turn.lock();
+        self.user.renew(user);
+        if let Some(resident) = self.resident.get() {
+            resident.renewed();
+        }
+        self.session.receive(text, route);
     }
 
     /// Notes that the client is there.

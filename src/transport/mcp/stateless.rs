@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use warp::reply::Response;
 
 use super::events::{self, KeepAlive};
 use super::refusal::Refusal;
-use super::{Arrival, Shared, Stateless, VERSION, empty, json};
+use super::{Arrival, Denial, Shared, Stateless, VERSION, empty, json};
+use crate::auth::live::Resident;
 use crate::mcp::auth::Identity;
 use crate::mcp::{Item, Kind, NewSession, Outgoing, ServerShared, Session};
 use crate::protocol::jsonrpc::{self, Fault, Object, Request};
@@ -65,12 +67,23 @@ pub(super) fn post(
     let mut items = route.take();
     if let [Item { kind: Kind::Response(code), .. }] = *items.make_contiguous() {
         let item = items.pop_front().expect("there is one");
-        return Ok(json(code.map_or(StatusCode::OK, status), item.text));
+        let mut response = json(code.map_or(StatusCode::OK, status), item.text.clone());
+        if code == Some(error::UNAUTHORIZED) {
+            response.extensions_mut().insert(Denial(denial(&item.text)));
+        }
+        return Ok(response);
     }
     let mut first = Vec::new();
     let is_done = write(&mut first, items);
     let keep_alive = KeepAlive::new(http.options.keep_alive_ms);
-    Ok(events::response(Answer { session, route, waker, first, is_done, keep_alive }))
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let (cut, woken) = (Arc::clone(&is_cut), Arc::clone(&waker));
+    let leave = move |_| {
+        cut.store(true, Ordering::Release);
+        woken.wake();
+    };
+    let resident = http.mcp.watch_credential(session.user(), Box::new(leave));
+    Ok(events::response(Answer { session, route, waker, first, is_done, keep_alive, is_cut, _resident: resident }))
 }
 
 /// Checks what a request says of itself.
@@ -134,8 +147,15 @@ fn status(code: i64) -> StatusCode {
         | error::HEADER_MISMATCH
         | error::MISSING_CLIENT_CAPABILITY
         | error::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
+        error::UNAUTHORIZED => StatusCode::FORBIDDEN,
         _ => StatusCode::OK,
     }
+}
+
+/// The text of an error.
+fn denial(text: &[u8]) -> String {
+    let error = Object::parse(text).and_then(|response| response.object("error"));
+    error.and_then(|error| error.string("message")).unwrap_or_default()
 }
 
 /// Writes messages as events; whether the answer is among them.
@@ -159,6 +179,9 @@ struct Answer {
     first: Vec<u8>,
     is_done: bool,
     keep_alive: KeepAlive,
+    /// The credential has ended.
+    is_cut: Arc<AtomicBool>,
+    _resident: Option<Resident>,
 }
 
 impl Stream for Answer {
@@ -169,6 +192,9 @@ impl Stream for Answer {
         let mut out = std::mem::take(&mut this.first);
         if !this.is_done {
             this.waker.register(cx.waker());
+            if this.is_cut.load(Ordering::Acquire) {
+                return Poll::Ready(None);
+            }
             this.is_done = write(&mut out, this.route.take());
         }
         if !out.is_empty() {

@@ -8,7 +8,7 @@ mod http;
 mod lab;
 mod many_calls;
 mod misbehaviour;
-mod peer;
+pub mod peer;
 mod servers;
 mod sessions;
 mod status;

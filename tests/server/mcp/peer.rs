@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bennu::mcp::auth::{AuthRefused, Development, Identity, McpAuth};
+use bennu::mcp::auth::{AuthRefused, Credential, Development, Identity, McpAuth, Presented};
 use bennu::mcp::{Mcp, McpServer, Settings, tools};
-use bennu::protocol::mcp::session::Credential;
 use bennu::server::Running;
 use bennu::{Endpoint, Server};
 use futures::FutureExt;
@@ -35,11 +34,11 @@ pub struct TestServer {
 pub struct Names;
 
 impl McpAuth for Names {
-    fn authenticate(&self, credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
+    fn authenticate(&self, presented: Presented) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
         async move {
-            match credential {
+            match presented.credential {
                 None => Err(AuthRefused::no_credentials()),
-                Some(Credential::Token(name)) if name == "ann" || name == "bob" => Ok(Identity { user: name.into() }),
+                Some(Credential::Token(name)) if name == "ann" || name == "bob" => Ok(Identity::member(name)),
                 Some(_) => Err(AuthRefused("Invalid token: invalid".to_owned())),
             }
         }
@@ -155,6 +154,25 @@ impl Peer {
     pub fn connect(address: SocketAddr) -> Self {
         let client = Client::open(address, "/socket/websocket", "vsn=2.0.0");
         Peer { client, frames: Vec::new(), last_ref: 0, sessions: BTreeMap::new(), is_checked: true }
+    }
+
+    /// A client of the server at that address whose socket is opened with this query; nothing is held against a schema.
+    pub fn open(address: SocketAddr, query: &str) -> Self {
+        let client = Client::open(address, "/socket/websocket", query);
+        Peer { client, frames: Vec::new(), last_ref: 0, sessions: BTreeMap::new(), is_checked: false }
+    }
+
+    /// The code with which the server closes the connection, which it has to.
+    #[track_caller]
+    pub fn closed(&self) -> u16 {
+        assert!(self.client.await_closed(Duration::from_secs(20)), "still open: {:?}", self.client.events());
+        let closed = self.client.events().into_iter().find(|event| event.kind == "close");
+        closed.and_then(|event| event.code).expect("a close frame with a code")
+    }
+
+    /// Whether the connection is open.
+    pub fn is_open(&self) -> bool {
+        !self.client.events().iter().any(|event| ["close", "tcp_closed"].contains(&&*event.kind))
     }
 
     /// Joins; gives the status and the response.

@@ -1,9 +1,8 @@
 //! `mcp:hub`: several servers as one.
 
 use bennu::mcp::McpServer;
-use bennu::mcp::auth::{AuthRefused, Identity, McpAuth};
+use bennu::mcp::auth::{AuthRefused, Identity, McpAuth, Presented};
 use bennu::mcp::upstream::{Command, Reach, UpstreamOptions};
-use bennu::protocol::mcp::session::Credential;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
@@ -156,8 +155,8 @@ fn a_server_that_comes_back_is_told_of() {
 struct Choosy;
 
 impl McpAuth for Choosy {
-    fn authenticate(&self, credential: Option<Credential>) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
-        Names.authenticate(credential)
+    fn authenticate(&self, presented: Presented) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
+        Names.authenticate(presented)
     }
 
     fn may_use(&self, user: &Identity, server: &str) -> bool {

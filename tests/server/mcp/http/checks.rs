@@ -1,6 +1,6 @@
 //! What a request is refused for before its message is served.
 
-use bennu::mcp::auth::{AuthRefused, Identity, McpAuth};
+use bennu::mcp::auth::{AuthRefused, Credential, Identity, McpAuth, Presented};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -27,7 +27,7 @@ fn foreign_hosts_and_pages_are_refused() {
     assert_eq!(refused(send("localhost", "null")), (403, -32600));
     let answer = send("localhost:1", "http://localhost:1");
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("http://localhost:1")));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("Mcp-Session-Id"));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("Mcp-Session-Id, WWW-Authenticate"));
 }
 
 #[test]
@@ -146,14 +146,10 @@ fn unknown_servers_are_not_found_and_known_ones_are_apart() {
 struct Named;
 
 impl McpAuth for Named {
-    fn authenticate(
-        &self,
-        credential: Option<bennu::protocol::mcp::session::Credential>,
-    ) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
-        use bennu::protocol::mcp::session::Credential;
+    fn authenticate(&self, presented: Presented) -> BoxFuture<'_, Result<Identity, AuthRefused>> {
         async move {
-            match credential {
-                Some(Credential::Token(user)) if user != "bad" => Ok(Identity { user: user.into() }),
+            match presented.credential {
+                Some(Credential::Token(user)) if user != "bad" => Ok(Identity::member(user)),
                 Some(_) => Err(AuthRefused("Invalid token".to_owned())),
                 None => Err(AuthRefused::no_credentials()),
             }
@@ -167,9 +163,11 @@ fn every_request_is_authenticated_and_a_session_is_its_users() {
     let lab = Lab::with(Named, |_| {});
     let open = |token: &str| lab.post(&[("Authorization", token)], &initialize("2025-11-25"));
 
-    for token in ["", "Basic ann", "Bearer bad"] {
+    for (token, challenge) in
+        [("", "Bearer"), ("Basic ann", "Bearer"), ("Bearer bad", "Bearer error=\"invalid_token\"")]
+    {
         let answer = open(token);
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(answer.header("www-authenticate"), Some(challenge));
         assert_eq!(refused(answer), (401, -32600), "{token}");
     }
     let answer = open("Bearer ann");
