@@ -66,6 +66,10 @@ mod dashboard;
 #[cfg(feature = "server")]
 mod transport;
 
+// the way in: authenticators, policy, limits and audit put together
+#[cfg(feature = "server")]
+pub mod security;
+
 // talk: one client's conversation
 #[cfg(feature = "server")]
 pub mod channel;

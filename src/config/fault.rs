@@ -122,8 +122,11 @@ pub enum Problem {
     #[error("`server.secret_key_base_file`: expected a file that can be read: {0}")]
     SecretFileUnreadable(io::Error),
     /// Production without authentication.
-    #[error("`auth.method`: production needs authentication: expected \"module\", came \"none\"")]
+    #[error("`auth.method`: production needs authentication: expected \"builtin\" or \"module\", came \"none\"")]
     AuthenticationMissing,
+    /// The back door of development.
+    #[error("`auth.test_key`: expected false in production, came true")]
+    TestKey,
     /// One of the two files of TLS without the other.
     #[error("`{missing}`: expected it beside `{given}`, or neither for plain HTTP; came none")]
     HalfOfTls {

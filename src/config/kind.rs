@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use toml::Value;
 use toml::de::{DeInteger, DeValue};
 
+use super::settings::CREDENTIALS;
 use super::shapes::{
-    LOG_LEVELS, is_header_name, is_header_value, is_host, is_host_port, is_log_level, is_origin, is_route, is_url,
-    is_variable,
+    LOG_LEVELS, is_cost, is_header_name, is_header_value, is_host, is_host_port, is_ip_pattern, is_log_level,
+    is_origin, is_route, is_topic, is_topic_credentials, is_url, is_variable,
 };
 
 /// The longest piece of a faulty value that a fault repeats, in characters.
@@ -55,6 +56,14 @@ pub(super) enum Kind {
     HeaderValue,
     /// A URL of http or https.
     Url,
+    /// Addresses: one, a range, or with stars.
+    IpPattern,
+    /// A topic, or a pattern that ends with a star.
+    Topic,
+    /// A method with its cost.
+    Cost,
+    /// An MCP topic with the credentials that it takes.
+    TopicCredentials,
     /// Any number of these.
     List(&'static Kind),
     /// Names with texts. Whoever has their places reads them one by one.
@@ -100,6 +109,10 @@ impl Kind {
             Kind::HeaderName => is_header_name(text),
             Kind::HeaderValue => is_header_value(text),
             Kind::Url => is_url(text),
+            Kind::IpPattern => is_ip_pattern(text),
+            Kind::Topic => is_topic(text),
+            Kind::Cost => is_cost(text),
+            Kind::TopicCredentials => is_topic_credentials(text),
             Kind::Count { .. } | Kind::Switch | Kind::Origins | Kind::List(_) | Kind::Pairs { .. } => false,
         }
     }
@@ -137,6 +150,17 @@ impl Kind {
             Kind::Url => "a URL such as \"https://example.com/mcp\", of http or https, without user, password and \
                           fragment"
                 .to_owned(),
+            Kind::IpPattern => {
+                "an address such as \"10.0.0.7\", \"10.0.0.0/8\", \"10.0.*.*\" or \"2001:db8::/32\"".to_owned()
+            }
+            Kind::Topic => {
+                "a topic such as \"room:lobby\", or a pattern such as \"room:*\"; none of the server's own, such as those of mcp:".to_owned()
+            }
+            Kind::TopicCredentials => format!(
+                "an MCP topic and what it takes such as \"mcp:server:files=jwt+api_key\", of {}",
+                one_of(CREDENTIALS)
+            ),
+            Kind::Cost => "a method and its cost such as \"tools/call=5\"".to_owned(),
             Kind::List(of) => format!("a list, each item {}", of.expected()),
             Kind::Pairs { name, text } => {
                 format!("a table, each key {} and each value {}", name.expected(), text.expected())
@@ -236,6 +260,8 @@ fn count_from_integer(integer: &DeInteger<'_>) -> Option<u64> {
 
 fn read_list(of: Kind, raw: Raw<'_>) -> Option<Value> {
     match raw {
+        // A list that is empty by default.
+        Raw::Text("") => Some(Vec::new()),
         Raw::Text(text) => text.split(',').map(|item| of.read(Raw::Text(item))).collect::<Option<_>>(),
         Raw::Toml(DeValue::Array(list)) => list.iter().map(|item| of.read(Raw::Toml(item.get_ref()))).collect(),
         Raw::Toml(_) => None,

@@ -12,6 +12,7 @@ use super::fault::{Fault, Place, Problem};
 use super::kind::{Raw, on_one_line};
 use super::mcp_servers::{self, Section};
 use super::nearest::nearest;
+use super::roles::{self, ROLES};
 use super::settings::{SECTIONS, TABLE};
 use super::table::Setting;
 
@@ -37,6 +38,7 @@ fn is_allowed_variable(name: &str, text: &str) -> bool {
 pub(super) struct Layers {
     found: BTreeMap<&'static str, Found>,
     mcp_servers: Vec<Section>,
+    roles: Vec<(String, Vec<String>)>,
 }
 
 /// One setting's value and where it was given.
@@ -54,6 +56,11 @@ impl Layers {
     /// Returns the sections of MCP servers in the file's order.
     pub(super) fn mcp_servers(&self) -> &[Section] {
         &self.mcp_servers
+    }
+
+    /// Returns the roles that the file gives.
+    pub(super) fn roles(&self) -> &[(String, Vec<String>)] {
+        &self.roles
     }
 
     /// Lays the settings file over what is there.
@@ -78,6 +85,13 @@ impl Layers {
             let Some(line) = lines.sound_line(entry.offset) else {
                 continue;
             };
+            if let Some(name) = entry.key.strip_prefix(ROLES) {
+                match roles::read(name, entry.value) {
+                    Ok(role) => self.roles.push(role),
+                    Err(problem) => file_faults.push((line, problem)),
+                }
+                continue;
+            }
             if let Err(problem) = self.add_entry(&entry, lines.place(line)) {
                 file_faults.push((line, problem));
             }

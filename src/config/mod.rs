@@ -13,6 +13,7 @@ mod layers;
 mod listing;
 mod mcp_servers;
 mod nearest;
+mod roles;
 mod rules;
 mod settings;
 mod shapes;
@@ -33,9 +34,9 @@ pub use self::mcp_servers::{
     McpEra, McpHttpSettings, McpInstances, McpServerSettings, McpServerTransport, McpStart, McpStdioSettings,
 };
 use self::rules::Held;
+pub use self::settings::{AuthMethod, CheckOrigin, Jwt, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
 #[cfg(test)]
-pub use self::settings::{AuthMethod, SECRET_BYTES_MIN, Secret};
-pub use self::settings::{CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
+pub use self::settings::{SECRET_BYTES_MIN, Secret};
 use self::settings::{SECTIONS, TABLE};
 
 /// The environment variable that names the settings file.
@@ -128,7 +129,11 @@ fn load_with(sources: &Sources, files: &dyn Files) -> Result<Settings, Faults> {
         mcp_servers = mcp_servers::settle(layers.mcp_servers(), &around, &mut faults);
     }
     let secret = rules::secret(&held, files, &mut faults);
-    if faults.is_empty() { Ok(Settings { mcp_servers, ..gather(&held, secret) }) } else { Err(Faults(faults)) }
+    if faults.is_empty() {
+        Ok(Settings { mcp_servers, roles: layers.roles().to_vec(), ..gather(&held, secret) })
+    } else {
+        Err(Faults(faults))
+    }
 }
 
 fn read_text(path: &Path, files: &dyn Files) -> Result<String, Problem> {

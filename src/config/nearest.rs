@@ -1,6 +1,6 @@
 //! Finds the known name that a misspelt one most likely meant.
 
-/// Returns the name that takes the fewest changes; of two as near, the first.
+/// Returns the name that takes the fewest changes; of two as near the one that begins more alike, then the first.
 ///
 /// A change adds, removes or replaces one character, or swaps two neighbours. `tail` cuts a name to the part that
 /// counts when only the rest is wrong: the right key in the wrong section costs one change.
@@ -9,7 +9,11 @@ pub(super) fn nearest<'a>(
     known: impl Iterator<Item = &'a str>,
     tail: impl Fn(&str) -> &str,
 ) -> Option<&'a str> {
-    known.min_by_key(|candidate| distance(name, candidate).min(1 + distance(tail(name), tail(candidate))))
+    known.min_by_key(|candidate| {
+        let changes = distance(name, candidate).min(1 + distance(tail(name), tail(candidate)));
+        let alike = name.bytes().zip(candidate.bytes()).take_while(|(one, other)| one == other).count();
+        (changes, std::cmp::Reverse(alike))
+    })
 }
 
 /// Counts the changes between two names (optimal string alignment).

@@ -9,10 +9,11 @@ use toml::Value;
 
 use super::Files;
 use super::fault::{Fault, Place, Problem};
-use super::kind::Kind;
+use super::kind::{Kind, shown};
 use super::layers::Layers;
 use super::settings::{LOCAL_HOSTS, SECRET_BYTES_MIN, TABLE};
 use super::table::Setting;
+use crate::protocol::policy::Roles;
 
 /// The settings as they hold: given or default, each with its place.
 ///
@@ -47,6 +48,11 @@ impl<'a> Held<'a> {
         self.value(setting)?.as_integer()
     }
 
+    fn switch(&self, key: &str) -> Option<bool> {
+        let setting = Setting::find(key).expect("rules name rows of the table");
+        self.value(setting)?.as_bool()
+    }
+
     pub(super) fn place(&self, key: &str) -> Place {
         self.layers.find(key).map_or(Place::Default, |found| found.place.clone())
     }
@@ -65,6 +71,14 @@ pub(super) fn judge(held: &Held<'_>, authenticator: bool, files: &dyn Files, fau
     }
     if held.text("auth.method").as_deref() == Some("module") && !authenticator {
         faults.push(Fault { place: held.place("auth.method"), problem: Problem::NoAuthenticator });
+    }
+    if let Some(came) = held.text("auth.default_role")
+        && !Roles::default().contains(&came)
+        && !held.layers.roles().iter().any(|(role, _)| *role == came)
+    {
+        let expected = "the name of a role: one that is built in, or of [roles]".to_owned();
+        let problem = Problem::Value { key: "auth.default_role".to_owned(), expected, came: shown(&came) };
+        faults.push(Fault { place: held.place("auth.default_role"), problem });
     }
     let (certificate, key) = ("tls.certificate_file", "tls.key_file");
     for (given, missing) in [(certificate, key), (key, certificate)] {
@@ -108,6 +122,9 @@ fn judge_production(held: &Held<'_>, faults: &mut Vec<Fault>) {
     if !held.is_given("server.secret_key_base") && !held.is_given("server.secret_key_base_file") {
         let problem = Problem::SecretMissing { bytes_min: SECRET_BYTES_MIN };
         faults.push(Fault { place: held.place("server.mode"), problem });
+    }
+    if held.switch("auth.test_key") == Some(true) {
+        faults.push(Fault { place: held.place("auth.test_key"), problem: Problem::TestKey });
     }
     if held.text("auth.method").as_deref() == Some("none") {
         let needed_by = if held.is_given("auth.method") { "auth.method" } else { "server.mode" };

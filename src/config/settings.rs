@@ -20,6 +20,13 @@ pub const SECRET_BYTES_MIN: usize = 64;
 /// The names by which the development setting may be reached, in `Host` and `Origin`, whatever the port.
 pub const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
+/// Kinds of credentials.
+pub(super) const CREDENTIALS: &[&str] = &["phoenix_token", "jwt", "api_key", "session_token"];
+
+/// Algorithms of JSON web tokens.
+const JWT_ALGORITHMS: &[&str] =
+    &["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+
 /// Writes the struct of all sections, and their table.
 macro_rules! settings {
     ($( #[doc = $doc:literal] $section:ident: $Section:ident { $($rows:tt)+ } )+) => {
@@ -33,6 +40,10 @@ macro_rules! settings {
             /// The other MCP servers that this one stands before, in the file's order.
             #[serde(skip)]
             pub mcp_servers: Vec<McpServerSettings>,
+            /// The roles that the file gives, each with its capabilities; they stand in the place of those built in that have
+            /// their name.
+            #[serde(skip)]
+            pub roles: Vec<(String, Vec<String>)>,
         }
 
         table! { SECTIONS, TABLE: $( #[doc = $doc] $section: $Section { $($rows)+ } )+ }
@@ -104,9 +115,140 @@ settings! {
 
     /// Who may come in.
     auth: Auth {
-        /// How clients authenticate: not at all (development only), or by the module that the program embedding this
-        /// server brings along.
-        method: AuthMethod = Is("none"), Kind::Choice(&["none", "module"]);
+        /// How clients authenticate: not at all (development only), by what this section and the next ones say, or by the module
+        /// that the program embedding this server brings along.
+        method: AuthMethod = ByMode { development: "none", production: "builtin" },
+            Kind::Choice(&["none", "builtin", "module"]);
+        /// What a socket takes as `token`, `api_key` or `authToken`: the first kind that a credential is of decides.
+        socket: Vec<String> = Is("phoenix_token,jwt,api_key"), Kind::List(&Kind::Choice(CREDENTIALS));
+        /// What an MCP topic takes as `token` or `apiKey`, and MCP over HTTP as its bearer token.
+        mcp: Vec<String> = Is("phoenix_token,jwt,api_key,session_token"), Kind::List(&Kind::Choice(CREDENTIALS));
+        /// What single MCP topics take instead, `mcp:server:NAME` meaning that server over HTTP too: `mcp:server:files=jwt+api_key`,
+        /// or `mcp:server:*=jwt`. The first that fits counts.
+        mcp_topics: Vec<String> = Is(""), Kind::List(&Kind::TopicCredentials);
+        /// Whether a join of another MCP topic than `mcp:session` that brings no credential is its socket's user.
+        socket_user: bool = Is("true"), Kind::Switch;
+        /// The role of whoever has none that `[roles]` knows.
+        default_role: String = Is("user"), Kind::Text;
+        /// Whether the API key `test_key` is the user `mcp_user_test` of the role `api_user`; development only.
+        test_key: bool = Is("false"), Kind::Switch;
+        /// The salt of the Phoenix tokens of sockets, whose data is the user's id.
+        user_salt: String = Is("user socket"), Kind::Text;
+        /// The salt of the Phoenix tokens of MCP topics, whose data is a map with `user_id`.
+        mcp_salt: String = Is("mcp_auth"), Kind::Text;
+        /// The salt of encrypted Phoenix tokens, with the same data as either; without it none is taken.
+        encryption_salt: Option<String> = Unset, Kind::Text;
+        /// How old a Phoenix token may be, in seconds.
+        token_max_age_s: u64 = Is("86_400"), count("seconds", 1, 10 * 365 * 86_400);
+        /// The rounds by which the keys of Phoenix tokens are derived from `server.secret_key_base`.
+        key_iterations: u32 = Is("1000"), count("rounds", 1, 1_000_000);
+        /// Bytes of such a key.
+        key_bytes: usize = Is("32"), bytes(1, 1_024);
+        /// The digest by which it is derived.
+        key_digest: String = Is("sha256"), Kind::Choice(&["sha256", "sha384", "sha512"]);
+        /// MCP sessions that a user may have at once; 0 is no limit.
+        sessions_per_user_max: usize = ByMode { development: "0", production: "5" }, count("sessions", 0, 1_000_000);
+        /// How long a session token holds.
+        session_timeout_ms: u64 = Is("3_600_000"), milliseconds(1_000, 30 * 24 * HOUR_MS);
+        /// How long before its end a session token may be made anew.
+        session_refresh_window_ms: u64 = Is("300_000"), milliseconds(1_000, 30 * 24 * HOUR_MS);
+    }
+
+    /// JSON web tokens. They are taken where a key is given here.
+    jwt: Jwt {
+        /// The algorithms that are accepted, each only with keys of its own kind.
+        algorithms: Vec<String> = Is("RS256,ES256,EdDSA"), Kind::List(&Kind::Choice(JWT_ALGORITHMS));
+        /// The secret of HS256, HS384 and HS512.
+        secret: Option<Secret> = Unset, Kind::Secret { bytes_min: 32 };
+        /// A file with public keys: PEM, or a JWK set as JSON.
+        key_file: Option<PathBuf> = Unset, Kind::File;
+        /// Where a JWK set is fetched; of https, or on this machine.
+        jwks_url: Option<String> = Unset, Kind::Url;
+        /// How old what was fetched may be before it is fetched again. An unknown key is looked for at once.
+        jwks_refresh_ms: u64 = Is("600_000"), milliseconds(1_000, 30 * 24 * HOUR_MS);
+        /// Issuers that are accepted; without them any.
+        issuers: Vec<String> = Is(""), Kind::List(&Kind::Text);
+        /// Audiences of which a token has to name one; without them any.
+        audiences: Vec<String> = Is(""), Kind::List(&Kind::Text);
+        /// By how much the clocks may differ.
+        leeway_s: u64 = Is("30"), count("seconds", 0, 3_600);
+        /// The claim that is the user's id.
+        user_claim: String = Is("sub"), Kind::Text;
+        /// Whether of a user such as `user?id=7`, as the Elixir deployment has them, `7` is the id.
+        user_after_id: bool = Is("true"), Kind::Switch;
+        /// The claim that lists roles; dots lead into objects.
+        roles_claim: String = Is("roles"), Kind::Text;
+        /// The claim that lists capabilities, or has them in one text separated by spaces.
+        capabilities_claim: String = Is("scope"), Kind::Text;
+    }
+
+    /// MCP as a protected resource of OAuth (RFC 9728): `/.well-known/oauth-protected-resource` says where tokens are made.
+    oauth: Oauth {
+        /// The URL by which clients know this server's MCP path. A token has to name it as its audience, unless `jwt.audiences` says more.
+        resource: Option<String> = Unset, Kind::Url;
+        /// The issuers of tokens, whose metadata clients read.
+        authorization_servers: Vec<String> = Is(""), Kind::List(&Kind::Url);
+        /// Scopes that clients may ask for.
+        scopes: Vec<String> = Is(""), Kind::List(&Kind::Text);
+    }
+
+    /// Topics for dashboards and other clients, without code: who may join hears what others send there.
+    topics: Topics {
+        /// Exact topics, and patterns such as `room:*`. What a client may do there say the capabilities `topics:join:<topic>`,
+        /// `topics:broadcast:<topic>` and `topics:presence:<topic>`.
+        patterns: Vec<String> = Is(""), Kind::List(&Kind::Topic);
+    }
+
+    /// How often a user may ask, in tokens of a bucket; on MCP requests.
+    limits: Limits {
+        /// Whether requests are counted at all.
+        enabled: bool = ByMode { development: "false", production: "true" }, Kind::Switch;
+        /// Tokens of one user, and of one user and method.
+        user_tokens: u64 = Is("100"), count("tokens", 1, 1_000_000_000);
+        /// Tokens that come back in a minute.
+        user_refill_per_minute: u64 = Is("60"), count("tokens", 1, 1_000_000_000);
+        /// Tokens on top of that, for bursts.
+        user_burst: u64 = Is("20"), count("tokens", 0, 1_000_000_000);
+        /// Tokens of all users together.
+        global_tokens: u64 = Is("10_000"), count("tokens", 1, 1_000_000_000);
+        /// Tokens that come back in a minute.
+        global_refill_per_minute: u64 = Is("600_000"), count("tokens", 1, 1_000_000_000);
+        /// Tokens on top of that, for bursts.
+        global_burst: u64 = Is("1000"), count("tokens", 0, 1_000_000_000);
+        /// Roles whose users have five times the tokens of others.
+        high_roles: Vec<String> = Is("power_user"), Kind::List(&Kind::Text);
+        /// Roles whose users have ten times the tokens of others.
+        critical_roles: Vec<String> = Is("admin"), Kind::List(&Kind::Text);
+        /// Costs of methods in tokens, where they are others than those of the Elixir deployment: `tools/call=5`.
+        costs: Vec<String> = Is(""), Kind::List(&Kind::Cost);
+    }
+
+    /// From which addresses clients may come.
+    access: Access {
+        /// Addresses that may connect: `10.0.0.7`, `10.0.0.0/8`, `10.0.*.*`, `2001:db8::/32`; where it is empty, all.
+        allow: Vec<String> = Is(""), Kind::List(&Kind::IpPattern);
+        /// Addresses that may not, whatever `allow` says.
+        deny: Vec<String> = Is(""), Kind::List(&Kind::IpPattern);
+        /// Proxies whose `X-Forwarded-For` is believed.
+        trusted_proxies: Vec<String> = Is(""), Kind::List(&Kind::IpPattern);
+        /// Sockets that one address may try to open in a minute; 0 is no limit.
+        attempts_per_minute: u32 = ByMode { development: "0", production: "600" }, count("attempts", 0, 1_000_000);
+        /// Different wrong credentials from one address within five minutes, at any door, after which it is locked out; 0 is no limit.
+        failures_max: u32 = ByMode { development: "0", production: "20" }, count("attempts", 0, 1_000_000);
+        /// For how long it is locked out.
+        lockout_ms: u64 = Is("300_000"), milliseconds(1_000, 24 * HOUR_MS);
+    }
+
+    /// What is written down of who did what.
+    audit: Audit {
+        /// Whether it is.
+        enabled: bool = ByMode { development: "false", production: "true" }, Kind::Switch;
+        /// The folder of the files, a day each, one JSON object a line; it is made where there is none. Without it the last entries are kept in memory.
+        folder: Option<PathBuf> = Unset, Kind::File;
+        /// The size at which a file is put aside and the next begun.
+        file_bytes_max: u64 = Is("100_000_000"), bytes(4_096, 100 * GIB);
+        /// For how many days files are kept.
+        retention_days: u32 = Is("90"), count("days", 1, 36_500);
     }
 
     /// Phoenix sockets: limits of one client's connection.
@@ -135,9 +277,8 @@ settings! {
         compress: bool = Is("false"), Kind::Switch;
         /// Whether clients may use long poll.
         longpoll: bool = Is("true"), Kind::Switch;
-        /// Whether a token in the subprotocol or the long-poll header is read and put into the `ConnectInfo` that an
-        /// application's `connect` gets. No authenticator uses it yet.
-        auth_token: bool = Is("false"), Kind::Switch;
+        /// Whether a token in the subprotocol or the long-poll header is read, as phoenix.js sends its `authToken`.
+        auth_token: bool = Is("true"), Kind::Switch;
     }
 
     /// Long poll, the transport for clients without WebSocket.
@@ -174,6 +315,10 @@ settings! {
         search_root: Option<PathBuf> = Unset, Kind::Folder;
         /// Tool calls running at a time in one session; further ones are refused.
         tool_calls_per_session_max: usize = Is("16"), count("calls", 1, 10_000);
+        /// Whether MCP is served over HTTP too, at `/mcp`.
+        http: bool = Is("true"), Kind::Switch;
+        /// The hosts by which requests over HTTP may name this server, `*` for any; where it is not set, `server.host`.
+        hosts: Option<Vec<String>> = Unset, Kind::List(&Kind::Text);
         /// The hosts, each with a port or for every port, that the tool `api_caller` may ask over HTTP; all others are refused.
         /// Where it is not set, development allows the local names and production none.
         api_hosts: Option<Vec<String>> = Unset, Kind::List(&Kind::HostPort);
@@ -213,6 +358,8 @@ pub enum LogFormat {
 pub enum AuthMethod {
     /// Not at all; development only.
     None,
+    /// By what the settings say.
+    Builtin,
     /// By the authenticator that the embedding program brings.
     Module,
 }

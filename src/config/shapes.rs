@@ -1,6 +1,12 @@
 //! The shapes of texts that settings take: log levels, hosts, origins, URLs and their paths, headers, names.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::settings::CREDENTIALS;
+use crate::protocol::topic::RESERVED;
+
+/// The longest topic of `topics.patterns`, in bytes.
+const TOPIC_BYTES_MAX: usize = 255;
 
 /// The words of `server.log` that name a level.
 pub(super) const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -29,6 +35,42 @@ pub(super) fn is_url(text: &str) -> bool {
     // RFC 3986, section 2, without the `#` that begins a fragment.
     let is_of_urls = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte);
     is_host_port(authority) && path.bytes().all(is_of_urls)
+}
+
+/// Whether this names addresses: one, a range as CIDR, or an IPv4 address with stars for its last parts.
+pub(super) fn is_ip_pattern(text: &str) -> bool {
+    if text.contains('*') {
+        let parts: Vec<_> = text.split('.').collect();
+        let numbers = parts.iter().take_while(|part| **part != "*");
+        let are_numbers = numbers.clone().all(|part| part.parse::<u8>().is_ok());
+        return parts.len() == 4 && are_numbers && parts[numbers.count()..].iter().all(|part| *part == "*");
+    }
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let bits_max = if address.is_ipv4() { 32 } else { 128 };
+    bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= bits_max))
+}
+
+/// Whether this is a topic, or a pattern with a star at its end, that takes in none of the server's own.
+pub(super) fn is_topic(text: &str) -> bool {
+    let (prefix, is_pattern) = text.strip_suffix('*').map_or((text, false), |prefix| (prefix, true));
+    let mut own = RESERVED.iter().copied().chain(["mcp:", "status:", "phoenix"]);
+    let is_own = own.any(|own| prefix.starts_with(own) || is_pattern && own.starts_with(prefix));
+    !text.is_empty() && text.len() <= TOPIC_BYTES_MAX && !is_own && !prefix.contains('*')
+}
+
+/// Whether this is an MCP topic, or a pattern of some, with kinds of credentials: `mcp:server:files=jwt+api_key`.
+pub(super) fn is_topic_credentials(text: &str) -> bool {
+    text.split_once('=').is_some_and(|(topic, kinds)| {
+        topic.starts_with("mcp:")
+            && topic.find('*').is_none_or(|star| star + 1 == topic.len())
+            && kinds.split('+').all(|kind| CREDENTIALS.contains(&kind))
+    })
+}
+
+/// Whether this is a method with its cost: `tools/call=5`.
+pub(super) fn is_cost(text: &str) -> bool {
+    text.split_once('=').is_some_and(|(method, cost)| !method.is_empty() && cost.parse::<u32>().is_ok())
 }
 
 /// Returns what stands before the port of `host[:port]`, unless the port is none.

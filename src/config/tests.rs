@@ -113,7 +113,6 @@ BENNU_SERVER_LISTN: unknown variable `BENNU_SERVER_LISTN`, the nearest known is 
 --mcp-runs-max: `mcp.runs_max`: expected a whole number of runs from 1 to 1_000_000, came \"0\"
 --socket-window-ms: unknown key `socket.window_ms`, the nearest known is `longpoll.window_ms`
 bennu.toml:3: `server.secret_key_base`: production needs a secret of at least 64 bytes: expected server.secret_key_base_file or server.secret_key_base, came neither
-bennu.toml:3: `auth.method`: production needs authentication: expected \"module\", came \"none\"
 bennu.toml:13: `mcp.search_root`: expected a folder, came \"absent\"";
     assert_eq!(faults, expected);
 }
@@ -206,15 +205,63 @@ fn production_needs_a_secret_and_authentication_and_then_listens_anywhere() {
         file: Some("[server]\nmode = \"production\"\nlisten = \"0.0.0.0:443\"\nhost = \"chat.example.com\""),
         ..Case::default()
     };
-    assert_eq!(case.faults().lines().count(), 2);
+    assert_eq!(case.faults().lines().count(), 1);
+    case.env = &[("BENNU_AUTH_METHOD", "none"), ("BENNU_AUTH_TEST_KEY", "true")];
+    assert_eq!(
+        case.faults(),
+        "bennu.toml:2: `server.secret_key_base`: production needs a secret of at least 64 bytes: expected \
+         server.secret_key_base_file or server.secret_key_base, came neither\n\
+         BENNU_AUTH_TEST_KEY: `auth.test_key`: expected false in production, came true\n\
+         BENNU_AUTH_METHOD: `auth.method`: production needs authentication: expected \"builtin\" or \"module\", came \"none\""
+    );
 
-    case.env = &[("BENNU_SERVER_SECRET_KEY_BASE", SECRET), ("BENNU_AUTH_METHOD", "module")];
-    case.authenticator = true;
+    case.env = &[("BENNU_SERVER_SECRET_KEY_BASE", SECRET)];
     let settings = case.load().expect("production has what it needs");
 
-    assert_eq!(settings.server.mode, Mode::Production);
+    assert_eq!((settings.server.mode, settings.auth.method), (Mode::Production, AuthMethod::Builtin));
+    assert!(settings.limits.enabled && settings.audit.enabled);
     assert_eq!(settings.server.connections_per_ip_max, 1_000);
     assert_eq!(settings.server.secret_key_base.as_ref().map(Secret::expose), Some(SECRET));
+}
+
+#[test]
+fn roles_are_read_in_their_order_and_judged() {
+    let settings =
+        file("[roles]\nops = [\"tools:*\", \"!tools:call:rm\"]\nnobody = []\n[auth]\ndefault_role = \"nobody\"");
+    let settings = settings.load().expect("the roles are well formed");
+    let mut roles = settings.roles;
+    roles.sort();
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(roles, [("nobody".to_owned(), texts(&[])), ("ops".to_owned(), texts(&["tools:*", "!tools:call:rm"]))]);
+
+    let faults = file("[roles]\na = \"tools:*\"\nb = [1]\nc = [\"tools*:x\"]\n\"d e\" = []").faults();
+    let lines: Vec<_> = faults.lines().collect();
+    assert_eq!(lines.len(), 4, "{faults}");
+    for (line, said) in lines.iter().zip(["`roles.a`", "`roles.b`", "`roles.c`", "`roles`"]) {
+        assert!(line.contains(said), "{faults}");
+    }
+    let unknown = file("[auth]\ndefault_role = \"king\"").faults();
+    assert!(unknown.starts_with("bennu.toml:2: `auth.default_role`: expected the name of a role"), "{unknown}");
+}
+
+#[test]
+fn lists_of_the_way_in_take_what_they_say() {
+    let taken = file(
+        "[access]\nallow = [\"10.0.0.0/8\", \"10.0.*.*\", \"2001:db8::/32\", \"::1\"]\n[limits]\ncosts = [\"tools/call=7\"]",
+    );
+    assert!(taken.load().is_ok());
+    for wrong in ["10.0.0.0/33", "10.*.0.1", "host", "", "10.0.0", "2001:db8::/129"] {
+        let faults = file(&format!("[access]\ndeny = [{wrong:?}]")).faults();
+        assert!(faults.contains("`access.deny`: expected a list, each item an address"), "{wrong}: {faults}");
+    }
+    for wrong in ["tools/call", "=1", "tools/call=-1"] {
+        let faults = file(&format!("[limits]\ncosts = [{wrong:?}]")).faults();
+        assert!(faults.contains("`limits.costs`"), "{wrong}: {faults}");
+    }
+    for wrong in ["mcp:x", "status:*", "*", "a*b", ""] {
+        let faults = file(&format!("[topics]\npatterns = [{wrong:?}]")).faults();
+        assert!(faults.contains("`topics.patterns`"), "{wrong}: {faults}");
+    }
 }
 
 #[test]

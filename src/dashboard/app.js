@@ -3,6 +3,7 @@
 // A run is drawn from its own topic, `mcp:run:<id>`, whose join reply holds the events so far: so a tab that
 // opens late, or comes back after a loss, shows the run from its start. Whatever the server sends is put on the page as text.
 
+import { askForCredential, isMissing, joinParams, sessionTopic, socketOptions, stopAsking } from "/assets/credential.js"
 import { $, count, far, make, seconds } from "/assets/elements.js"
 import { Socket } from "/assets/phoenix.js"
 import { Steps, openForm, showTemplates } from "/assets/workflows.js"
@@ -35,11 +36,26 @@ function showNotice(text) {
   $("notice").hidden = !text
 }
 
-const socket = new Socket(document.querySelector('meta[name="bennu-socket"]').content)
-const session = socket.channel("mcp:session", { clientInfo: { name: "bennu-page", version: "1" } })
-const announcements = socket.channel("mcp:runs", {})
+const socket = new Socket(document.querySelector('meta[name="bennu-socket"]').content, socketOptions)
+const session = socket.channel(sessionTopic, { clientInfo: { name: "bennu-page", version: "1" }, streaming: true, ...joinParams })
+const announcements = socket.channel("mcp:runs", joinParams)
+/** How often the connection was lost, or did not come about, since it was last open. */
+let losses = 0
 
-socket.onClose(() => showConnection("offline", "reconnecting"))
+socket.onOpen(() => {
+  losses = 0
+  stopAsking()
+})
+socket.onClose(async () => {
+  showConnection("offline", "reconnecting")
+  losses += 1
+  // A server that answers, and lets nobody in again, refuses the credential.
+  const refuses = losses > 1 && (await fetch("/livez").then((answer) => answer.ok, () => false))
+  if (refuses) {
+    showConnection("refused")
+    askForCredential("The server refuses the connection. Sign in with another token or key.")
+  }
+})
 
 // ---- JSON-RPC over the session ----
 
@@ -330,7 +346,7 @@ class Run {
 
   /** Joins the run's topic; a rejoin after a loss draws the run anew from the events so far. */
   follow() {
-    this.channel = socket.channel(`mcp:run:${this.id}`, {})
+    this.channel = socket.channel(`mcp:run:${this.id}`, joinParams)
     this.channel.on("streaming_event", (event) => this.apply(event))
     this.channel
       .join()
@@ -470,4 +486,9 @@ announcements.join().receive("ok", (reply) => {
   for (const run of known) runs.open(run.run_id, run.tool)
 })
 
-socket.connect()
+if (isMissing) {
+  showConnection("offline", "signed out")
+  askForCredential("This server wants to know who you are.")
+} else {
+  socket.connect()
+}

@@ -17,19 +17,28 @@ pub struct Asset {
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page, for a server whose socket is at `socket_path`.
-pub fn page(socket_path: &str) -> String {
+/// The page, for a server whose socket is at `socket_path`, and which wants a credential or not.
+pub fn page(socket_path: &str, wants_credential: bool) -> String {
     let escaped = socket_path.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
-    include_str!("page.html").replace(SOCKET_PATH, &escaped)
+    let wants = if wants_credential { "wanted" } else { "none" };
+    include_str!("page.html").replace(SOCKET_PATH, &escaped).replace(CREDENTIAL, wants)
 }
+
+/// What stands in `page.html` where it is said whether a credential is wanted.
+const CREDENTIAL: &str = "{credential}";
 
 /// What stands in `page.html` where the socket's path belongs.
 const SOCKET_PATH: &str = "{socket_path}";
 
 /// What [`page`] makes at `/`, and what it loads. `/assets/phoenix.js` is the npm package `phoenix` at the version in `vendor/VERSION`.
-pub const ASSETS: [Asset; 7] = [
+pub const ASSETS: [Asset; 8] = [
     Asset { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("page.html") },
     Asset { path: "/assets/app.js", content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("app.js") },
+    Asset {
+        path: "/assets/credential.js",
+        content_type: "text/javascript; charset=utf-8",
+        bytes: include_bytes!("credential.js"),
+    },
     Asset {
         path: "/assets/elements.js",
         content_type: "text/javascript; charset=utf-8",
@@ -55,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_page_names_the_socket_and_nothing_more() {
-        let html = page(r#"/a"b<c"#);
+        let html = page(r#"/a"b<c"#, false);
 
         assert!(html.contains(r#"<meta name="bennu-socket" content="/a&quot;b&lt;c">"#), "{html}");
         assert!(!html.contains('{'), "{html}");

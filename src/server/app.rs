@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, pages, upstreams};
+use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, admin, pages, security, upstreams};
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
-use crate::config::{CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
+use crate::config::{AuthMethod, CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
 use crate::mcp::deployment::Deployment;
 use crate::mcp::{Mcp, McpServer, TemplateToolOptions, TemplateTools, tools, workflow_tools};
 use crate::protocol::jsonrpc::Compat;
 use crate::protocol::origin::{OriginPolicy, OriginRule};
+use crate::security::Security;
 use crate::transport::accept::HttpOptions;
 use crate::transport::{AdmissionLimits, Secret, TlsOptions};
 
@@ -47,10 +48,10 @@ const STORE_END: Duration = Duration::from_secs(5);
 /// # Errors
 /// The address can't be listened on, or the runtime can't be started.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
-    // No authenticator is compiled in yet, so settings that ask for one must not become an open server.
+    // An authenticator of a program's own is that program's; settings that ask for one must not become an open server here.
     anyhow::ensure!(
-        settings.server.mode == Mode::Development,
-        "server.mode = \"production\" needs an authenticator, and this program brings none"
+        settings.auth.method != AuthMethod::Module,
+        "auth.method = \"module\" needs an authenticator, and this program brings none"
     );
     start_log(&settings)?;
     let runtime = super::runtime(settings.server.workers).context("starting the runtime")?;
@@ -62,8 +63,10 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let development = settings.server.mode == Mode::Development;
+    let is_open = settings.auth.method == AuthMethod::None;
+    anyhow::ensure!(development || !is_open, "production needs authentication");
     let listen = settings.server.listen;
-    let options = server_options(&settings);
+    let options = server_options(&settings)?;
     let tls = options.tls.is_some();
     let socket_path = settings.socket.path.clone();
     let socket_options = socket_options(&settings)?;
@@ -72,29 +75,34 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         None => Deployment::in_memory(),
         Some(path) => Deployment::open(path).await?,
     };
-    let mcp = mcp(&settings, &endpoint, &deployment)?;
+    let security = Security::start(&endpoint, &deployment, security::options(&settings)?).await?;
+    let mcp = mcp(&settings, &endpoint, &deployment, (!is_open).then_some(&security))?;
     mcp.boot();
     mcp.resume().await.context("reading workflows from the store")?;
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
-    let mut server = Server::new(&endpoint).socket(mcp.routes(socket));
-    if development {
-        // Elsewhere whoever serves MCP over HTTP decides so, in a program of their own.
+    // The routes of MCP come first: no pattern of topics takes one of them.
+    let socket = security.socket(mcp.routes(socket), &settings.topics.patterns);
+    let mut server = Server::new(&endpoint).socket(socket).routes(admin::admin(Arc::clone(&security)));
+    if settings.mcp.http {
         server = server.mcp(&mcp);
     }
     let running = server
-        .routes(pages::assets(&socket_path))
+        .routes(pages::assets(&socket_path, !is_open))
         .options(|settings| *settings = options)
         .start()
         .with_context(|| format!("listening on {listen}"))?;
 
     let address = running.address();
-    announce(address, tls, &socket_path, development);
+    announce(address, tls, &socket_path, is_open);
     running.until_signalled().await;
     if tokio::time::timeout(RUNS_END, mcp.drain()).await.is_err() {
         tracing::warn!("tools that did not heed their cancellation were cut off");
     }
     if tokio::time::timeout(UPSTREAMS_END, mcp.stop_upstreams()).await.is_err() {
         tracing::warn!("MCP servers of others that did not end were left to be killed");
+    }
+    if tokio::time::timeout(STORE_END, security.close()).await.is_err() {
+        tracing::warn!("the audit log was not written out in time");
     }
     if tokio::time::timeout(STORE_END, deployment.close()).await.is_err() {
         tracing::warn!("the store was not closed in time; it will be checked when it is opened again");
@@ -103,12 +111,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// Says on standard output where it listens and what to open. Whoever reads that may have gone.
-fn announce(address: SocketAddr, tls: bool, socket_path: &str, development: bool) {
+fn announce(address: SocketAddr, tls: bool, socket_path: &str, is_open: bool) {
     let secure = if tls { "s" } else { "" };
     let mut text = format!(
         "listening on {address}\n\n  open     http{secure}://{address}/\n  socket   ws{secure}://{address}{socket_path}/websocket\n\n"
     );
-    if development {
+    if is_open {
         text.push_str(DEVELOPMENT_NOTICE);
         tracing::warn!("development setting: no authentication, loopback only");
     }
@@ -117,12 +125,21 @@ fn announce(address: SocketAddr, tls: bool, socket_path: &str, development: bool
 }
 
 /// The built-in server, which the page at `/` shows, and those of others that the settings name.
-fn mcp(settings: &Settings, endpoint: &Endpoint, deployment: &Deployment) -> anyhow::Result<Arc<Mcp>> {
+fn mcp(
+    settings: &Settings,
+    endpoint: &Endpoint,
+    deployment: &Deployment,
+    security: Option<&Arc<Security>>,
+) -> anyhow::Result<Arc<Mcp>> {
     let mcp = &settings.mcp;
     let server = McpServer::builder("bennu").display_name("Bennu").tools(tools::builtin(mcp.search_root.clone()));
     let server = deployment.add_to(server).tools(workflow_tools());
     let server = server.tools(TemplateTools::new(deployment, template_tool_options(settings))).build()?;
-    let mut builder = Mcp::builder(endpoint, Development).deployment(deployment).server(server).settings(|chosen| {
+    let builder = match security {
+        Some(security) => Mcp::builder(endpoint, security.mcp()),
+        None => Mcp::builder(endpoint, Development),
+    };
+    let mut builder = builder.deployment(deployment).server(server).settings(|chosen| {
         chosen.heartbeat_timeout_ms = mcp.heartbeat_timeout_ms;
         chosen.calls_per_session_max = mcp.tool_calls_per_session_max;
         chosen.runs_max = mcp.runs_max;
@@ -153,17 +170,38 @@ fn template_tool_options(settings: &Settings) -> TemplateToolOptions {
     }
 }
 
-fn socket_options(settings: &Settings) -> anyhow::Result<SocketOptions> {
-    let (socket, longpoll) = (&settings.socket, &settings.longpoll);
-    let check_origin = match &socket.check_origin {
-        // The development setting lets in local pages alone, whatever the socket would allow.
-        _ if settings.server.mode == Mode::Development => OriginPolicy::Off,
+/// Which pages may come in.
+fn origin_policy(settings: &Settings, checked: &CheckOrigin) -> anyhow::Result<OriginPolicy> {
+    Ok(match checked {
         CheckOrigin::Host => OriginPolicy::Host(settings.server.host.clone()),
         CheckOrigin::Off => OriginPolicy::Off,
         CheckOrigin::Conn => OriginPolicy::Conn,
         CheckOrigin::Origins(origins) => {
             OriginPolicy::List(origins.iter().map(|origin| OriginRule::parse(origin)).collect::<Result<_, _>>()?)
         }
+    })
+}
+
+/// MCP over HTTP: in production by the server's own name, and for the pages that its sockets are for.
+fn mcp_http_options(settings: &Settings) -> anyhow::Result<McpHttpOptions> {
+    let mut options = McpHttpOptions::default();
+    if settings.server.mode == Mode::Production {
+        options.hosts = vec![settings.server.host.clone()];
+        options.origins = origin_policy(settings, &settings.socket.check_origin)?;
+    }
+    options.resource = security::resource(settings)?.map(Arc::new);
+    if let Some(hosts) = &settings.mcp.hosts {
+        options.hosts.clone_from(hosts);
+    }
+    Ok(options)
+}
+
+fn socket_options(settings: &Settings) -> anyhow::Result<SocketOptions> {
+    let (socket, longpoll) = (&settings.socket, &settings.longpoll);
+    let check_origin = match &socket.check_origin {
+        // The development setting lets in local pages alone, whatever the socket would allow.
+        _ if settings.server.mode == Mode::Development => OriginPolicy::Off,
+        checked => origin_policy(settings, checked)?,
     };
     Ok(SocketOptions {
         idle_timeout_ms: socket.idle_timeout_ms,
@@ -186,9 +224,9 @@ fn socket_options(settings: &Settings) -> anyhow::Result<SocketOptions> {
     })
 }
 
-fn server_options(settings: &Settings) -> ServerOptions {
+fn server_options(settings: &Settings) -> anyhow::Result<ServerOptions> {
     let server = &settings.server;
-    ServerOptions {
+    Ok(ServerOptions {
         listen: server.listen,
         tls: tls_options(settings),
         http: HttpOptions {
@@ -203,7 +241,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
         secret: server.secret_key_base.as_ref().map(|secret| Secret::derive(secret.expose().as_bytes())),
         longpoll_sessions_max: settings.longpoll.sessions_max,
         longpoll_body_timeout_ms: settings.longpoll.body_timeout_ms,
-        mcp: McpHttpOptions::default(),
+        mcp: mcp_http_options(settings)?,
         local_only: server.mode == Mode::Development,
         drain: DrainOptions {
             delay_ms: server.shutdown_delay_ms,
@@ -212,7 +250,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
             batch_interval_ms: server.shutdown_batch_interval_ms,
             ..DrainOptions::default()
         },
-    }
+    })
 }
 
 /// Both files or none, which the settings' rules hold.

@@ -1,8 +1,10 @@
 //! A running server: starts every part, mounts every edge, drains and stops.
 
+mod admin;
 mod app;
 mod drain;
 mod pages;
+mod security;
 mod upstreams;
 
 use std::io;
@@ -19,6 +21,7 @@ use warp::filters::BoxedFilter;
 pub(crate) use app::run;
 use drain::Stage;
 pub use drain::{DrainOptions, signal as signalled};
+pub(crate) use security::summary as security_summary;
 
 use crate::channel::{Endpoint, SocketSpec};
 use crate::mcp::Mcp;
@@ -175,7 +178,10 @@ impl Server {
         let guard = if options.local_only { Guard::LocalOnly } else { Guard::None };
         let sockets = transport::sockets(&sockets, longpolls(&options), guard);
         match mcp.map(|mcp| McpHttp::new(&mcp, options.mcp)) {
-            Some(http) => accept::boxed(sockets.or(transport::mcp(&http, guard)).or(routes)),
+            Some(http) => {
+                let resource = transport::protected_resource(&http);
+                accept::boxed(sockets.or(transport::mcp(&http, guard)).or(resource).or(routes))
+            }
             None => accept::boxed(sockets.or(routes)),
         }
     }
@@ -278,7 +284,10 @@ impl Running {
         let sockets = transport::sockets(&sockets, longpolls.clone(), Guard::None);
         // Sockets stand first: one may be below the path of MCP.
         let edges = match &mcp {
-            Some(http) => accept::boxed(sockets.or(transport::mcp(http, Guard::None))),
+            Some(http) => {
+                let resource = transport::protected_resource(http);
+                accept::boxed(sockets.or(transport::mcp(http, Guard::None)).or(resource))
+            }
             None => accept::boxed(sockets),
         };
         let served = pages::open(staged.clone()).and(edges).or(pages::health(staged)).or(health).or(further);

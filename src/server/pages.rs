@@ -74,11 +74,12 @@ fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Clone + Send 
 /// The page, whose script opens the socket at `socket_path`.
 pub(super) fn assets(
     socket_path: &str,
+    wants_credential: bool,
 ) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone + Send + Sync + 'static {
     let files: Arc<[(Asset, Bytes)]> = dashboard::ASSETS
         .map(|asset| {
             let bytes = match asset.path {
-                "/" => Bytes::from(dashboard::page(socket_path)),
+                "/" => Bytes::from(dashboard::page(socket_path, wants_credential)),
                 _ => Bytes::from_static(asset.bytes),
             };
             (asset, bytes)
