@@ -1,5 +1,10 @@
 //! The command line: reads subcommands and flags, and hands over to what they name.
 
+mod audit;
+mod keys;
+mod operator;
+mod token;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -18,6 +23,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
     let matches = command().get_matches_from(arguments);
     match matches.subcommand() {
         Some(("check", matches)) => Ok(check(matches)),
+        Some(("token", matches)) => token::run(matches),
+        Some(("keys", matches)) => with_settings(matches, async |settings, matches| keys::run(settings, matches).await),
+        Some(("audit", matches)) => {
+            with_settings(matches, async |settings, matches| audit::run(settings, matches).await)
+        }
         Some(("bench", matches)) => {
             crate::bench::run(BenchArgs::from_arg_matches(matches)?)?;
             Ok(ExitCode::SUCCESS)
@@ -48,9 +58,14 @@ pub fn command() -> Command {
                 .about("Checks the settings that serve would run with and reports every fault")
                 .args(serve_flags),
         )
-        .subcommand(BenchArgs::augment_args(
-            Command::new("bench").about("Loads a server that speaks the Phoenix protocol and measures it"),
-        ))
+        .subcommand(keys::command().args(hidden_globals()))
+        .subcommand(audit::command().args(hidden_globals()))
+        .subcommand(token::command())
+        .subcommand(
+            BenchArgs::augment_args(Command::new("bench"))
+                .about("Loads a server that speaks the Phoenix protocol and measures it")
+                .long_about(None),
+        )
 }
 
 fn serve(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -63,13 +78,38 @@ fn serve(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The settings' flags for a command that has flags of its own: only `--config` is listed.
+fn hidden_globals() -> impl Iterator<Item = clap::Arg> {
+    config::arguments().into_iter().map(|argument| {
+        let is_config = argument.get_id() == "config";
+        argument.hide(!is_config).global(true)
+    })
+}
+
+/// Runs a command that needs the settings, on a runtime of its own.
+fn with_settings(
+    matches: &ArgMatches,
+    run: impl AsyncFnOnce(&Settings, &ArgMatches) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    match config::load(&sources(matches)) {
+        Ok(settings) => crate::server::runtime(1)?.block_on(run(&settings, matches)),
+        Err(faults) => Ok(report(&faults)),
+    }
+}
+
 fn check(matches: &ArgMatches) -> ExitCode {
     let sources = sources(matches);
     match config::load(&sources) {
-        Ok(settings) => {
-            println!("{}", summary(&sources, &settings));
-            ExitCode::SUCCESS
-        }
+        Ok(settings) => match crate::server::security_summary(&settings) {
+            Ok(security) => {
+                println!("{}\n{security}", summary(&sources, &settings));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error:#}\nbennu: 1 fault in the settings");
+                ExitCode::FAILURE
+            }
+        },
         Err(faults) => report(&faults),
     }
 }
