@@ -21,6 +21,7 @@ mod mcp;
 mod mcp_schema;
 mod order;
 mod reference;
+mod security;
 mod sequence;
 mod shutdown;
 mod slow;

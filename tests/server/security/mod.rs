@@ -1,0 +1,10 @@
+//! Who is let in, what they may do, and what becomes of them: over real sockets, by the way in that Bennu brings along.
+
+mod attack;
+mod credentials;
+mod house;
+mod http;
+mod kept;
+mod leaving;
+mod refused;
+mod table;
