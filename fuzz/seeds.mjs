@@ -1,4 +1,5 @@
-// Writes what the recorded conversations say as inputs of the fuzz targets, one file each, named by its contents.
+// Writes what the recorded conversations say, the tokens of the fixtures and the roles that are built in, as inputs of the fuzz
+// targets, one file each, named by its contents.
 //
 //   node fuzz/seeds.mjs FOLDER      writes FOLDER/TARGET/*
 import { createHash } from "node:crypto";
@@ -88,5 +89,27 @@ for (const name of readdirSync(recordings)) {
     for (const { type, raw } of events) {
       if (type === "text") seed(raw.startsWith("[") ? "v2_text" : "v1_text", Buffer.from(raw));
     }
+  }
+}
+
+// Phoenix's tokens, and the terms in them.
+const fixtures = join(root, "tests/fixtures/tokens");
+for (const name of readdirSync(fixtures).filter((name) => name.endsWith(".json"))) {
+  for (const { token, payload_etf_b64: payload } of JSON.parse(readFileSync(join(fixtures, name))).cases) {
+    if (token) seed("phoenix_token", Buffer.from(token));
+    if (payload) {
+      seed("erlang_term", Buffer.from(payload, "base64"));
+      seed("phoenix_token", Buffer.from(payload, "base64"));
+    }
+  }
+}
+
+// Each role, asked for what it has, for what begins so, and for something else.
+const roles = readFileSync(join(root, "src/protocol/policy/roles.rs"), "utf8").split("pub const DEFAULT_ROLES")[1].split("];\n")[0];
+for (const [, , list] of roles.matchAll(/\(\s*"(\w+)",\s*&\[([^\]]*)\]/g)) {
+  const capabilities = [...list.matchAll(/"([^"]+)"/g)].map(([, capability]) => capability);
+  for (const wanted of [capabilities[0], `${capabilities[0].replace("*", "a")}:b`, "servers:use:files", "admin:keys"]) {
+    seed("policy_matcher", Buffer.from([...capabilities, wanted].join("\n")));
+    seed("policy_matcher", Buffer.from([...capabilities, "!tools:call:text_search", "!topics:*", wanted].join("\n")));
   }
 }
