@@ -56,6 +56,10 @@ churn visits="1000000":
 chaos seconds="60":
     BENNU_CHAOS_SECONDS={{seconds}} cargo test --test server chaos -- --nocapture
 
+# Attacks on who may connect: guessing, floods beside somebody's calls, junk, secrets in logs; what was measured is printed.
+attacks:
+    cargo test --test server security::attack -- --nocapture
+
 # Workflows at random beside their model, with crashes at random, for many times the seeds that the tests take.
 workflows times="100":
     BENNU_WORKFLOW_SEEDS_TIMES={{times}} cargo test --release --lib stepper -- --nocapture
