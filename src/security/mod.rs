@@ -37,7 +37,7 @@ use self::revoked::RevokedTokens;
 use crate::audit::{ALERTS_TOPIC, AUDIT_TOPIC, Audit};
 use crate::auth::api_keys::{ApiKeys, KeyRecord, KeysError, NewKey};
 use crate::auth::live::{Gone, Live, Resident, Revoked};
-use crate::auth::sessions::Sessions;
+use crate::auth::sessions::{SessionRefused, Sessions};
 use crate::auth::{AuthRefused, Chain, Credential, Door, Identity, Presented, Rights};
 use crate::channel::{Endpoint, Payload, RecvError, SocketSpecBuilder};
 use crate::clock;
@@ -398,7 +398,8 @@ impl Security {
     /// Revokes one session, and cuts off what came by its token. None where there is no such session.
     pub(crate) fn revoke_session(&self, id: &str, now_unix_ms: u64) -> Option<usize> {
         // One whose token's time is over goes on.
-        let is_there = self.session_users.lock().contains_key(id);
+        let was_revoked = self.sessions.touch(id, now_unix_ms) == Err(SessionRefused::Revoked);
+        let is_there = !was_revoked && self.session_users.lock().contains_key(id);
         let record = self.sessions.revoke(id, now_unix_ms);
         (record.is_some() || is_there).then(|| self.revoke(&Revoked::Credential(id.to_owned())))
     }
