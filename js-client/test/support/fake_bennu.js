@@ -11,6 +11,7 @@ const DASHBOARD = new URL("../../../src/dashboard/", import.meta.url)
 const FILES = {
   "/": ["page.html", "text/html"],
   "/assets/app.js": ["app.js", "text/javascript"],
+  "/assets/credential.js": ["credential.js", "text/javascript"],
   "/assets/elements.js": ["elements.js", "text/javascript"],
   "/assets/workflows.js": ["workflows.js", "text/javascript"],
   "/assets/app.css": ["app.css", "text/css"],
@@ -30,7 +31,7 @@ export async function startFakeBennu({ onJoin, onMessage }) {
     if (!file) return response.writeHead(404).end()
     let content = await readFile(new URL(file, DASHBOARD))
     // The server fills in where its socket is.
-    if (file === "page.html") content = content.toString().replaceAll("{socket_path}", "/socket")
+    if (file === "page.html") content = content.toString().replaceAll("{socket_path}", "/socket").replaceAll("{credential}", "none")
     response.writeHead(200, { "content-type": type, "content-security-policy": POLICY }).end(content)
   })
   const sockets = new Map()
