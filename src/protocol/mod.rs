@@ -16,6 +16,7 @@ pub mod origin;
 pub mod policy;
 pub mod presence;
 pub mod query;
+pub mod queue;
 pub mod redact;
 pub mod socket;
 pub mod timestamp;
