@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{Entry, Keys, MEMORY_BYTES_MAX, Snapshot, StoreError, Table, Transaction};
+use super::{Backend, Entry, Keys, MEMORY_BYTES_MAX, Snapshot, StoreError, Table, Transaction};
 
 /// The tables behind a lock. All that is done under it is short.
 #[derive(Default)]
@@ -17,15 +17,27 @@ pub(super) struct Tables {
     bytes: usize,
 }
 
-impl Memory {
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Tables) -> T) -> T {
-        read(&self.0.lock())
+impl Backend for Memory {
+    fn is_durable(&self) -> bool {
+        false
     }
 
-    pub(super) fn change<T, E: From<StoreError>>(
+    async fn get(&self, table: Table, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.lock().get(table, &key)
+    }
+
+    async fn range(&self, table: Table, keys: Keys, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.0.lock().range(table, &keys, limit)
+    }
+
+    async fn change<T, E>(
         &self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         let mut tables = self.0.lock();
         let mut transaction = Transaction::new(&*tables);
         let outcome = work(&mut transaction)?;
@@ -54,6 +66,9 @@ impl Memory {
         }
         Ok(outcome)
     }
+
+    /// It stays as it is: there is nothing to give back.
+    async fn close(&self) {}
 }
 
 impl Snapshot for Tables {

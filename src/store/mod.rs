@@ -5,31 +5,39 @@
 //! Store::change              reads and changes as one step: all of it is stored durably, or nothing
 //! ```
 //!
-//! Changes happen one after another, so that what a change reads is still so when it is stored. Values are bytes: what they
-//! mean is up to the table's owner. Nothing here blocks the runtime. One process has a file; a store in memory ends with it.
+//! What is promised stands at [`Backend`], which both kinds keep. Values are bytes: what they mean is up to the table's owner.
+//! Nothing here blocks the runtime. One process has a file; a store in memory ends with it.
 
+mod copy;
+mod disk;
 mod file;
+mod format;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+pub(crate) use copy::copy_file;
+pub(crate) use disk::{name_file, nameless_beside, new_beside, room_beside};
+pub(crate) use verify::verify;
 
 /// Bytes of a key.
 pub(crate) const KEY_BYTES_MAX: usize = 1_024;
 /// Bytes of a value. As much as one message of MCP.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Bytes of keys and values that one transaction puts: it is held in memory until it is stored.
-pub(crate) const CHANGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of keys and values that one transaction puts: it is held in memory until it is stored. A queue's group of 4 MiB of
+/// payloads fits with its keys.
+pub(crate) const CHANGE_BYTES_MAX: usize = 8 << 20;
+/// Bytes of keys and values above which no further transaction joins those that are stored together. redb holds them until then.
+pub(crate) const GROUP_BYTES_MAX: usize = 16 << 20;
 /// Bytes of keys and values of a store in memory, which nothing but the process's memory would bound otherwise.
 pub(crate) const MEMORY_BYTES_MAX: usize = 64 << 20;
-/// Transactions that wait for the thread that stores them. Whoever comes later waits outside.
-pub(crate) const CHANGES_WAITING_MAX: usize = 256;
+/// Transactions that wait for the thread that stores them, and that it stores together. Whoever comes later waits outside.
+pub(crate) const CHANGES_WAITING_MAX: usize = 1_024;
 /// Reads of a file at once, each on a thread. Whoever comes later waits.
 pub(crate) const READS_MAX: usize = 8;
 /// Bytes of the file that redb keeps in memory; its own default is 1 GiB.
@@ -70,6 +78,11 @@ impl Keys {
         Keys { from: from.into(), to: Some(to.into()) }
     }
 
+    /// The keys from one on.
+    pub(crate) fn onwards(from: impl Into<Vec<u8>>) -> Self {
+        Keys { from: from.into(), to: None }
+    }
+
     /// Whether there can be any; ordered maps refuse ends that stand before their beginning.
     fn is_empty(&self) -> bool {
         self.to.as_ref().is_some_and(|to| *to <= self.from)
@@ -92,7 +105,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file is something else. It is left as it was.
-    #[error("{path} is no store: expected a redb database or no file, came another file, which was left as it is")]
+    #[error("{path} is no store: expected a file of bennu or none, came another, which was left as it is")]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -105,7 +118,22 @@ pub enum StoreError {
         /// What was found.
         why: String,
     },
-    /// The operating system could not do it. After a failed write the file has to be opened anew.
+    /// A later version of this program wrote the file. It is left as it was.
+    #[error(
+        "the store's file {path} has format {found}, written by bennu {writer}, and this is bennu {}, which knows formats up to \
+         {known}: the file was left as it is", env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format that this program knows.
+        known: u32,
+        /// The version of the program that wrote it.
+        writer: String,
+    },
+    /// The operating system could not do it. The file is opened again for the next who wants something of it.
     #[error("the store's file {path}: {why}")]
     Failed {
         /// The file.
@@ -134,6 +162,59 @@ pub enum StoreError {
     },
 }
 
+/// What keeps tables of bytes, and what it promises. Both kinds are held to it by one suite (`tests/mod.rs`); callers have a
+/// [`Store`], which adds nothing.
+///
+/// - **Atomic.** All that a change did is there afterwards, or nothing of it: also after a crash, a failed write, an error or a
+///   panic of the change itself.
+/// - **Isolated.** Changes happen one after another. What a change reads is what all those before it left, with its own changes
+///   laid over, and nobody changes it before it is stored. A read sees one moment between changes, never the half of one.
+/// - **In order.** Changes of one caller, each begun after the one before was sent or answered, are made in that order; where a
+///   later one is stored, so is the earlier one. Of different callers' any order.
+/// - **Durable before the answer**, where [`Backend::is_durable`]: once a change has been answered with its result it outlives
+///   the process and the machine's power, as far as the disk keeps what it was told to sync. A change whose caller has gone is
+///   made all the same. A read may see only what is stored so; a change may see what is not stored yet, and then it is stored
+///   with it or not at all.
+/// - **In groups.** Changes that wait at the same time are stored by one write to the disk, up to [`CHANGES_WAITING_MAX`] and
+///   about [`GROUP_BYTES_MAX`]. So a failed write fails all of its group.
+/// - **After a failed write** its changes have an error, and either all of the group is there afterwards or nothing is: which,
+///   a read tells. The file is opened again by itself, checked whole, and later changes work as soon as the disk does; until
+///   then they fail with what the disk says, after a pause of up to a second. Reads work from the file as it was opened again;
+///   where it can't be, they fail with the reason, and each asks for one more try. It has to be the same file: one that is
+///   missing is not made anew, and another in its place is not opened.
+/// - **Never other bytes.** Where the file is not what was written, that is [`StoreError::Damaged`] (or `Foreign`, where not even
+///   its beginning is), at open or when it is read; never a panic. docs/adr/0033 has the one exception.
+///
+/// Without atomicity and order a queue would lose jobs or do them twice; without isolation each read-modify-write would need a
+/// lock of its own.
+trait Backend {
+    /// Whether what is stored outlives the process.
+    fn is_durable(&self) -> bool;
+
+    /// The value of a key.
+    fn get(&self, table: Table, key: Vec<u8>) -> impl Future<Output = Result<Option<Vec<u8>>, StoreError>> + Send;
+
+    /// The first `limit` entries of these keys, of which there can be some.
+    fn range(
+        &self,
+        table: Table,
+        keys: Keys,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
+
+    /// Does `work` as one step between those of others, and stores what it changed.
+    fn change<T, E>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> impl Future<Output = Result<T, E>> + Send
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static;
+
+    /// Ends it after the changes that wait. Whatever comes later fails.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
 /// A store. Clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Store(Arc<Kept>);
@@ -149,17 +230,29 @@ impl Store {
         Store(Arc::new(Kept::Memory(memory::Memory::default())))
     }
 
-    /// Opens the store in a file, which is made where there is none.
+    /// Opens the store in a file, which is made where there is none. The whole file is read and checked, and what an older
+    /// version wrote is brought to the current format.
     ///
     /// # Errors
-    /// [`StoreError`]: what is there is something else, in use, damaged or can't be reached.
+    /// [`StoreError`]: what is there is something else, newer, in use, damaged or can't be reached.
     pub(crate) async fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Ok(Store(Arc::new(Kept::File(file::File::open(path.into()).await?))))
     }
 
     /// Whether what is stored outlives the process.
     pub(crate) fn is_durable(&self) -> bool {
-        matches!(&*self.0, Kept::File(_))
+        match &*self.0 {
+            Kept::Memory(memory) => memory.is_durable(),
+            Kept::File(file) => file.is_durable(),
+        }
+    }
+
+    /// Its file, where it has one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &*self.0 {
+            Kept::Memory(_) => None,
+            Kept::File(file) => Some(file.path()),
+        }
     }
 
     /// The value of a key.
@@ -169,8 +262,8 @@ impl Store {
     pub(crate) async fn get(&self, table: Table, key: impl Into<Vec<u8>>) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.into();
         match &*self.0 {
-            Kept::Memory(memory) => memory.read(|tables| tables.get(table, &key)),
-            Kept::File(file) => file.read(move |snapshot| snapshot.get(table, &key)).await,
+            Kept::Memory(memory) => memory.get(table, key).await,
+            Kept::File(file) => file.get(table, key).await,
         }
     }
 
@@ -183,8 +276,8 @@ impl Store {
             return Ok(Vec::new());
         }
         match &*self.0 {
-            Kept::Memory(memory) => memory.read(|tables| tables.range(table, &keys, limit)),
-            Kept::File(file) => file.read(move |snapshot| snapshot.range(table, &keys, limit)).await,
+            Kept::Memory(memory) => memory.range(table, keys, limit).await,
+            Kept::File(file) => file.range(table, keys, limit).await,
         }
     }
 
@@ -195,7 +288,8 @@ impl Store {
     /// future any more.
     ///
     /// # Errors
-    /// Those of `work`, and [`StoreError`]: nothing is changed then either.
+    /// Those of `work`: nothing is changed then. And [`StoreError`], of which [`StoreError::Failed`] leaves open whether the
+    /// change is there, whole; see [`Backend`].
     pub(crate) async fn change<T, E>(
         &self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
@@ -205,25 +299,30 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         match &*self.0 {
-            Kept::Memory(memory) => memory.change(work),
-            Kept::File(file) => {
-                let (sender, receiver) = oneshot::channel();
-                let job = Job::new(work, sender);
-                file.change(job).await?;
-                match receiver.await {
-                    Ok(Ok(outcome)) => outcome,
-                    Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                    Err(_) => Err(StoreError::Closed.into()),
-                }
-            }
+            Kept::Memory(memory) => memory.change(work).await,
+            Kept::File(file) => file.change(work).await,
+        }
+    }
+
+    /// Writes all that is stored at one moment into an empty file, as a store of its own, and says how many bytes that has.
+    /// Changes go on meanwhile. None for a store in memory. It goes on where nobody waits for this future any more, and it is
+    /// none of the [`READS_MAX`]: whoever asks for copies sees to it that they are few.
+    ///
+    /// # Errors
+    /// [`StoreError`], of this file or of the other, which `named` is said to be.
+    pub(crate) async fn copy_to(&self, to: std::fs::File, named: PathBuf) -> Result<Option<u64>, StoreError> {
+        match &*self.0 {
+            Kept::Memory(_) => Ok(None),
+            Kept::File(file) => file.copy_to(to, named).await.map(Some),
         }
     }
 
     /// Closes the file after the transactions that wait, so that the next who opens it need not look for traces of a crash.
     /// Whatever comes later fails. A store in memory stays as it is.
     pub(crate) async fn close(&self) {
-        if let Kept::File(file) = &*self.0 {
-            file.close().await;
+        match &*self.0 {
+            Kept::Memory(memory) => memory.close().await,
+            Kept::File(file) => file.close().await,
         }
     }
 }
@@ -321,41 +420,4 @@ impl<'a> Transaction<'a> {
 
 fn within(what: &'static str, came: usize, limit: usize) -> Result<(), StoreError> {
     if came > limit { Err(StoreError::TooLarge { what, came, limit }) } else { Ok(()) }
-}
-
-type Panic = Box<dyn std::any::Any + Send>;
-
-/// A transaction on its way to the thread that stores it.
-struct Job(Box<dyn FnOnce(&mut Transaction<'_>) -> Done + Send>);
-
-/// What a transaction came to: whether its changes count, and how its caller is told once they are stored, or why not.
-struct Done {
-    counts: bool,
-    tell: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
-}
-
-impl Job {
-    fn new<T, E>(
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
-        sender: oneshot::Sender<Result<Result<T, E>, Panic>>,
-    ) -> Self
-    where
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        Job(Box::new(move |transaction| {
-            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| work(transaction)));
-            Done {
-                counts: matches!(outcome, Ok(Ok(_))),
-                tell: Box::new(move |stored| {
-                    let told = match (outcome, stored) {
-                        (Ok(Ok(_)), Err(error)) => Ok(Err(error.into())),
-                        (outcome, _) => outcome,
-                    };
-                    // Nobody may be waiting any more.
-                    let _ = sender.send(told);
-                }),
-            }
-        }))
-    }
 }

@@ -1,4 +1,12 @@
-//! One suite for both stores, and what is special of a file: crashes, strangers, a second handle.
+//! One suite for both stores, and what is special of a file: strangers, a second handle. Below: disks that fail, files that go
+//! or are exchanged, images that crashes leave, formats, copies.
+
+mod copies;
+mod disk;
+mod faults;
+mod files;
+mod formats;
+mod images;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +40,10 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+fn new_file(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::File::options().read(true).write(true).create_new(true).open(path)
 }
 
 /// Runs a statement about stores on each kind.
@@ -347,15 +359,19 @@ async fn a_damaged_store_is_said_to_be_so() {
     let store = Store::open(folder.file()).await.expect("a new file");
     put(&store, A, "k", &"v".repeat(100_000)).await.expect("put");
     store.close().await;
-    let mut bytes = std::fs::read(folder.file()).expect("a file");
-    let length = bytes.len();
-    bytes[64..4_096].fill(0xff);
-    std::fs::write(folder.file(), &bytes[..length / 2]).expect("written");
+    let whole = std::fs::read(folder.file()).expect("a file");
+    let mut overwritten = whole.clone();
+    overwritten[64..4_096].fill(0xff);
+    let shorter = [10, 320, 4_096, whole.len() / 2, whole.len() - 1].map(|length| whole[..length].to_vec());
 
-    let refused = Store::open(folder.file()).await.expect_err("damaged");
+    for bytes in shorter.into_iter().chain([overwritten]) {
+        std::fs::write(folder.file(), &bytes).expect("written");
 
-    assert!(matches!(refused, StoreError::Damaged { .. } | StoreError::Failed { .. }), "{refused}");
-    assert!(refused.to_string().contains("store.redb"), "{refused}");
+        let refused = Store::open(folder.file()).await.expect_err("damaged");
+
+        assert!(matches!(refused, StoreError::Damaged { .. }), "of {} bytes: {refused:?}", bytes.len());
+        assert!(refused.to_string().contains("store.redb"), "{refused}");
+    }
 }
 
 #[tokio::test]
