@@ -87,6 +87,8 @@ pub mod auth;
 pub mod guard;
 #[cfg(feature = "server")]
 mod presence;
+#[cfg(feature = "server")]
+pub mod queue;
 
 // ground: the node's PubSub, where output goes, what survives a crash
 #[cfg(feature = "server")]
