@@ -135,8 +135,18 @@ pub struct Conn {
     control: AtomicU8,
     has_mail: AtomicBool,
     parked: AtomicBool,
+    /// How often the owner's output went on its way; it wraps.
+    flushes: AtomicU32,
     waker: AtomicWaker,
     state: Mutex<State>,
+}
+
+/// What was sent before it was taken, to be asked whether the kernel has that by now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receipt {
+    flushes: u32,
+    /// Known once the output has reached the outbox.
+    accepted: Option<u64>,
 }
 
 /// The further topics that channels have subscribed to, by the channel's number.
@@ -147,6 +157,10 @@ struct State {
     pending: Vec<u8>,
     /// Bytes of the one write among what waits that was larger than the outbox; 0 where there is none.
     oversized: u32,
+    /// Bytes that were ever sent; those that the kernel has are fewer by what waits.
+    accepted: u64,
+    /// Bytes that a queued sink's owner has taken and written.
+    handed: u64,
     #[expect(clippy::box_collection, reason = "empty and small at rest: 8 bytes of each connection, not 32")]
     inbox: Option<Box<VecDeque<(ChannelId, Mail)>>>,
     subscriptions: Option<Box<Subscriptions>>,
@@ -192,11 +206,14 @@ impl Conn {
             control: AtomicU8::new(0),
             has_mail: AtomicBool::new(false),
             parked: AtomicBool::new(false),
+            flushes: AtomicU32::new(0),
             waker: AtomicWaker::new(),
             state: Mutex::new(State {
                 direct,
                 pending: Vec::new(),
                 oversized: 0,
+                accepted: 0,
+                handed: 0,
                 inbox: None,
                 subscriptions: None,
                 refuses_mail: false,
@@ -288,6 +305,7 @@ impl Conn {
             return;
         }
 
+        state.accepted += bytes.len() as u64;
         let mut rest = bytes;
         if state.pending.is_empty()
             && let Some(stream) = &state.direct
@@ -332,6 +350,35 @@ impl Conn {
         Poll::Ready(state.status)
     }
 
+    /// A receipt for what the handler that is being polled has sent so far.
+    pub(crate) fn receipt(&self) -> Receipt {
+        Receipt { flushes: self.flushes.load(Ordering::Relaxed), accepted: None }
+    }
+
+    /// The owner's output goes to the outbox now, or behind its shard's. Called by the owner alone.
+    pub(crate) fn flushed(&self) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The owner of a queued sink has written all that it took.
+    pub(crate) fn handed_over(&self) {
+        let mut state = self.state.lock();
+        state.handed = state.accepted - state.pending.len() as u64;
+    }
+
+    /// Whether the kernel has what a receipt is for; of a long poll, whether a poll has been answered with it. Asked by the
+    /// owner, in a later handler than the one that sent it.
+    pub(crate) fn has_handed_over(&self, receipt: &mut Receipt) -> bool {
+        let is_on_its_way = receipt.flushes == self.flushes.load(Ordering::Relaxed);
+        if receipt.accepted.is_none() && (is_on_its_way || self.is_fenced()) {
+            return false;
+        }
+        let state = self.state.lock();
+        let accepted = *receipt.accepted.get_or_insert(state.accepted);
+        let handed = if state.direct.is_some() { state.accepted - state.pending.len() as u64 } else { state.handed };
+        state.status == Status::Open && handed >= accepted
+    }
+
     /// Takes what waits in a queued sink, and says how the connection stands.
     pub fn take_pending(&self) -> (Vec<u8>, Status) {
         let mut state = self.state.lock();
@@ -347,6 +394,11 @@ impl Conn {
             state.pending.drain(..bytes_max).collect()
         };
         (taken, state.status)
+    }
+
+    /// Whether an eighth of what may wait for the client does.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.pending_bytes() > self.limits.outbox_bytes_max / 8
     }
 
     /// Bytes that wait for the client.

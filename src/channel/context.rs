@@ -14,12 +14,13 @@ use super::handle::{Handle, ReplyHandle};
 use super::subscriber::{Broadcast, Hearing, TooManySubscriptions};
 use super::{Channel, Payload};
 use crate::clock;
-use crate::outbox::{self, Conn};
+use crate::outbox::{self, Conn, Receipt};
 use crate::presence::{Changed, Presence, TrackError};
 use crate::protocol::message::Ref;
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire::WireVersion;
 use crate::pubsub::{Overloaded, Role, Subscription};
+use crate::queue::{Enqueued, NewMessage, QueueError, Queues};
 
 /// Bytes of each part of a V2 binary header: its lengths are one byte.
 const HEADER_PART_BYTES_MAX: usize = 255;
@@ -200,6 +201,36 @@ impl<C: Channel> Cx<C> {
     pub fn send(&mut self, info: C::Info) {
         // Where the connection is going, nobody waits for the message.
         let _ = self.handle().send(info);
+    }
+
+    /// Gives a queue a message; see [`Queues::enqueue`](crate::queue::Queues::enqueue). What waits for the answer is this
+    /// channel alone; [`Cx::spawn`] waits beside it.
+    ///
+    /// # Errors
+    /// [`QueueError`]: it was not taken.
+    pub async fn enqueue(&mut self, queue: &str, message: NewMessage) -> Result<Enqueued, QueueError> {
+        let queues = self.queues().clone();
+        queues.enqueue(queue, message).await
+    }
+
+    /// The endpoint's queues.
+    pub fn queues(&self) -> &Queues {
+        self.env.endpoint.queues()
+    }
+
+    /// A receipt for what this handler has pushed.
+    pub(crate) fn receipt(&self) -> Receipt {
+        self.env.conn.receipt()
+    }
+
+    /// Whether the kernel has what an earlier handler pushed.
+    pub(crate) fn has_handed_over(&self, receipt: &mut Receipt) -> bool {
+        self.env.conn.has_handed_over(receipt)
+    }
+
+    /// Whether so much waits for the client already that what can wait should.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.env.conn.is_crowded()
     }
 
     /// A handle to answer the present message later. There is one in every [`Channel::handle_in`], and none elsewhere.

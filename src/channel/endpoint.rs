@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::erased::{ChannelFactory, Factory};
 use super::subscriber::Subscriber;
@@ -20,12 +20,20 @@ use crate::protocol::origin::OriginPolicy;
 use crate::protocol::query::Params;
 use crate::protocol::topic::TopicPattern;
 use crate::pubsub::{Audience, Hub, Overloaded};
+use crate::queue::{QueueSettings, Queues};
 
 /// What every socket and channel of a server shares.
 #[derive(Debug)]
 pub(crate) struct EndpointShared {
     pub(crate) hub: Hub,
     pub(crate) presence: Presence,
+    queues: OnceLock<Queues>,
+}
+
+impl EndpointShared {
+    pub(crate) fn queues(&self) -> &Queues {
+        self.queues.get_or_init(|| Queues::in_memory(QueueSettings::default()))
+    }
 }
 
 /// A server's PubSub and presence, and the place where its sockets are declared.
@@ -66,7 +74,7 @@ impl Endpoint {
         // The shards end with the hub's last handle.
         let (hub, _shards) = Hub::start(shards);
         let presence = Presence::new(hub.clone());
-        Endpoint { shared: Arc::new(EndpointShared { hub, presence }) }
+        Endpoint { shared: Arc::new(EndpointShared { hub, presence, queues: OnceLock::new() }) }
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -118,6 +126,23 @@ impl Endpoint {
     /// Everyone present on a topic: `{key: {"metas": [...]}}`.
     pub fn presences(&self, topic: &str) -> Payload {
         self.shared.presence.list(topic)
+    }
+
+    /// Gives channels these queues. Once, and before anybody asks for them.
+    ///
+    /// # Panics
+    /// If there are queues already.
+    pub fn use_queues(&self, queues: Queues) {
+        assert!(self.shared.queues.set(queues).is_ok(), "an endpoint's queues are given once, before they are used");
+    }
+
+    /// The queues: those of [`Endpoint::use_queues`]. Where none were given there are none in them, and every name is
+    /// refused.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, the first time where none were given.
+    pub fn queues(&self) -> &Queues {
+        self.shared.queues()
     }
 
     /// Declares a socket at a path such as `/socket`, with Phoenix's defaults. Clients connect to `PATH/websocket`.

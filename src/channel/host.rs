@@ -201,6 +201,7 @@ impl Host {
             return;
         }
         self.sent_ahead(out.len());
+        self.conn.flushed();
         if self.conn.is_fenced() {
             self.hub().send_behind(&self.conn, out.clone());
         } else {

@@ -34,6 +34,7 @@ mod endpoint;
 mod erased;
 mod handle;
 pub(crate) mod host;
+pub(crate) mod inbox;
 mod subscriber;
 
 use std::fmt;

@@ -113,5 +113,6 @@ impl Driver {
     fn deliver(&self) {
         let (framed, _) = self.conn.take_pending();
         self.mailbox.put(message::decode(self.conn.version(), &framed));
+        self.conn.handed_over();
     }
 }

@@ -332,6 +332,8 @@ impl Session {
             self.waiting = Some(waiting);
         } else if let Err(Polled::Messages(messages)) = waiting.send(Polled::Messages(messages)) {
             self.undelivered = messages;
+        } else {
+            self.conn.handed_over();
         }
         true
     }

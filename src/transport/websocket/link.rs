@@ -98,6 +98,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Queued<S> {
                 if self.sending.is_empty() {
                     // A stream that encrypts may hold bytes back that it has taken.
                     let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+                    if flushed.is_ok() {
+                        conn.handed_over();
+                    }
                     return Poll::Ready(if flushed.is_ok() { Status::Open } else { Status::Closed });
                 }
             }
