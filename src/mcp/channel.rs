@@ -12,9 +12,11 @@ use tokio::task::AbortHandle;
 use super::Mcp;
 use super::auth::{SessionEvent, SessionPlace};
 use super::credential::{Member, authenticate};
+use super::mailbox::{self, Mailbox};
 use super::outgoing::{Item, Kind, Outgoing};
 use super::server::ServerShared;
 use super::session::{NewSession, Session};
+use crate::channel::inbox::Step;
 use crate::channel::{Channel, Cx, Handle, JoinCx, Next, Payload, Reason, Refusal};
 use crate::clock;
 use crate::protocol::jsonrpc::{self, Object};
@@ -37,6 +39,7 @@ pub(super) struct SessionChannel {
     session: Arc<Session>,
     member: Member,
     liveness: Option<AbortHandle>,
+    mailbox: Mailbox,
     /// Among its user's sessions, until the channel ends.
     _place: Option<SessionPlace>,
 }
@@ -51,6 +54,10 @@ pub(super) enum Info {
     LivenessDue,
     /// The time of its credential is over.
     CredentialExpired,
+    /// There is a queue for the session now.
+    QueueBegan,
+    /// About that queue.
+    Queue(Step),
 }
 
 impl Channel for SessionChannel {
@@ -103,7 +110,9 @@ impl Channel for SessionChannel {
         })?;
         let member = Member::stay_in(&mcp, user, opened.session.as_ref(), || Info::CredentialExpired, cx);
         let token = opened.token.as_ref();
-        let channel = SessionChannel { session, member, liveness: None, _place: opened.place };
+        let acks = client.as_ref().is_some_and(|client| mailbox::acknowledges(client.capabilities.get()));
+        let mailbox = Mailbox::new(session.id(), acks, cx);
+        let channel = SessionChannel { session, member, liveness: None, mailbox, _place: opened.place };
         let reply = match client {
             Some(_) => channel.session.join_reply(token),
             None => introduction(&channel.session, token),
@@ -145,7 +154,13 @@ impl Channel for SessionChannel {
                     Err(refused) => Next::error(Payload::reason(&refused.0)),
                 }
             }
-            _ => Next::error(Payload::reason(UNKNOWN_EVENT)),
+            _ => {
+                let handled = self.mailbox.handle_in(event, &payload, cx);
+                match handled {
+                    Some(handled) => handled.next().await,
+                    None => Next::error(Payload::reason(UNKNOWN_EVENT)),
+                }
+            }
         }
     }
 
@@ -159,6 +174,8 @@ impl Channel for SessionChannel {
             }
             Info::Joined => self.expect_life(timeout_ms, cx),
             Info::CredentialExpired => return self.member.expire(),
+            Info::QueueBegan => self.mailbox.begin(cx),
+            Info::Queue(step) => self.mailbox.step(&step, cx),
             Info::LivenessDue => {
                 let idle_ms = cx.socket_idle_ms();
                 if idle_ms >= timeout_ms {
@@ -171,7 +188,8 @@ impl Channel for SessionChannel {
         Next::NoReply
     }
 
-    async fn terminate(&mut self, reason: &Reason, _cx: &mut Cx<Self>) {
+    async fn terminate(&mut self, reason: &Reason, cx: &mut Cx<Self>) {
+        self.mailbox.end(cx);
         tracing::debug!(?reason, calls = self.session.under_way(), "an MCP session ends");
         if self.session.mcp.auth.is_audited() {
             self.session_event(SessionEvent::Terminated(&format!("{reason:?}")));

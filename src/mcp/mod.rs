@@ -31,6 +31,7 @@ mod error;
 mod hex;
 mod input;
 mod listing;
+mod mailbox;
 mod newest;
 mod outgoing;
 mod prompts;

@@ -12,8 +12,10 @@ mod authenticators;
 mod connect;
 mod mcp;
 mod options;
+mod queues;
 mod recording;
 mod revoked;
+mod stay;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -162,6 +164,12 @@ impl Security {
             .channel_with::<audit_channel::AuditChannel>(AUDIT_TOPIC, self.clone())
             .channel_with::<audit_channel::AuditChannel>(ALERTS_TOPIC, self.clone());
         topics.iter().fold(socket, |socket, pattern| socket.channel_with::<topics::TopicChannel>(pattern, self.clone()))
+    }
+
+    /// Makes queues of these names and patterns topics of a socket. Before [`Security::socket`], if its topics match some of
+    /// them.
+    pub fn queues(self: &Arc<Self>, socket: SocketSpecBuilder, queues: &[String]) -> SocketSpecBuilder {
+        queues.iter().fold(socket, |socket, queue| socket.channel_with::<queues::QueueChannel>(queue, self.clone()))
     }
 
     /// Who is asking: the address is looked at first, then the credential.

@@ -80,10 +80,10 @@ impl Grants {
         Self::parse(&["*"]).expect("the capability is well formed")
     }
 
-    /// Everything with what is the user's own, on every server: not the runs of others, not the topics of sockets,
-    /// not what operators do.
+    /// Everything with what is the user's own, on every server: not the runs of others, not the topics of sockets
+    /// and the queues behind them, not what operators do.
     pub fn of_members() -> Self {
-        Self::parse(&["*", "!runs:*", "!topics:*", "!admin:*"]).expect("the capabilities are well formed")
+        Self::parse(&["*", "!runs:*", "!topics:*", "!queues:*", "!admin:*"]).expect("the capabilities are well formed")
     }
 
     /// The capabilities and denials as texts; [`Grants::parse`] reads them.
@@ -141,6 +141,16 @@ impl Grants {
     /// Whether presences of that topic may be seen: `topics:presence` or `topics:presence:<topic>`.
     pub fn may_see_presence(&self, topic: &str) -> bool {
         self.allows_on("topics:presence", topic)
+    }
+
+    /// Whether messages of that queue may be taken: `queues:consume` or `queues:consume:<queue>`.
+    pub fn may_consume(&self, queue: &str) -> bool {
+        self.allows_on("queues:consume", queue)
+    }
+
+    /// Whether that queue may be given messages: `queues:enqueue` or `queues:enqueue:<queue>`.
+    pub fn may_enqueue(&self, queue: &str) -> bool {
+        self.allows_on("queues:enqueue", queue)
     }
 
     /// Lets a method pass whose params name nothing that has rules of its own.
