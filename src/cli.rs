@@ -3,6 +3,8 @@
 mod audit;
 mod keys;
 mod operator;
+mod queue;
+mod store;
 mod token;
 
 use std::ffi::OsString;
@@ -28,6 +30,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
         Some(("audit", matches)) => {
             with_settings(matches, async |settings, matches| audit::run(settings, matches).await)
         }
+        Some(("queue", matches)) => {
+            with_settings(matches, async |settings, matches| queue::run(settings, matches).await)
+        }
+        Some(("store", matches)) => store::run(matches),
         Some(("bench", matches)) => {
             crate::bench::run(BenchArgs::from_arg_matches(matches)?)?;
             Ok(ExitCode::SUCCESS)
@@ -55,11 +61,13 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("check")
-                .about("Checks the settings that serve would run with and reports every fault")
+                .about("Checks the settings that serve would run with, and the store's file, and reports every fault")
                 .args(serve_flags),
         )
         .subcommand(keys::command().args(hidden_globals()))
         .subcommand(audit::command().args(hidden_globals()))
+        .subcommand(queue::command().args(hidden_globals()))
+        .subcommand(store::command().args(hidden_globals()))
         .subcommand(token::command())
         .subcommand(
             BenchArgs::augment_args(Command::new("bench"))
@@ -100,10 +108,10 @@ fn with_settings(
 fn check(matches: &ArgMatches) -> ExitCode {
     let sources = sources(matches);
     match config::load(&sources) {
-        Ok(settings) => match crate::server::security_summary(&settings) {
-            Ok(security) => {
-                println!("{}\n{security}", summary(&sources, &settings));
-                ExitCode::SUCCESS
+        Ok(settings) => match summaries(&settings) {
+            Ok(parts) => {
+                println!("{}\n{parts}", summary(&sources, &settings));
+                store::check_of(&settings)
             }
             Err(error) => {
                 eprintln!("{error:#}\nbennu: 1 fault in the settings");
@@ -119,6 +127,11 @@ fn sources(matches: &ArgMatches) -> Sources {
     let env = config::environment();
     let file = config::default_path(config::file_argument(matches).as_deref(), &env);
     Sources { file, env, flags: config::flags(matches), authenticator: false }
+}
+
+/// What the parts of the server will be.
+fn summaries(settings: &Settings) -> anyhow::Result<String> {
+    Ok(format!("{}\n{}", crate::server::security_summary(settings)?, crate::server::queues_summary(settings)?))
 }
 
 fn summary(sources: &Sources, settings: &Settings) -> String {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use crate::auth::api_keys::{ApiKeys, PREFIX_DEFAULT};
@@ -13,6 +13,9 @@ use crate::store::{Store, StoreError};
 
 /// How long a running server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long it may take to make a backup and to send it.
+const BACKUP_PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Where the keys are.
 pub(super) enum Place {
@@ -46,12 +49,6 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let Some(secret) = &settings.server.secret_key_base else {
-            bail!(
-                "expected a store's file that no server has open (store.path), or the secret of the server that runs \
-                 (server.secret_key_base_file), came neither"
-            );
-        };
         let mut address = settings.server.listen;
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() {
@@ -71,27 +68,34 @@ impl Client {
             .build()
             .context("preparing HTTP")?;
         let scheme = if is_tls { "https" } else { "http" };
-        let token = security::operator_token(secret.expose())?;
+        let token = match &settings.server.secret_key_base {
+            Some(secret) => security::operator_token(secret.expose())?,
+            // Only the development setting goes without, which lets everyone of this machine in.
+            None => String::new(),
+        };
         Ok(Client { http, base: format!("{scheme}://{address}/admin/api/"), token })
     }
 
     /// Asks, and gives the answer's text.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<String> {
-        let url = format!("{}{path}", self.base);
-        let mut request = self.http.request(method, &url).bearer_auth(&self.token);
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let answer = request.send().await.with_context(|| format!("asking the server at {url}"))?;
-        let status = answer.status();
-        let text = answer.text().await.context("reading the server's answer")?;
-        if status != StatusCode::OK {
-            let detail = serde_json::from_str::<Value>(&text).ok();
-            let detail =
-                detail.as_ref().and_then(|value| value["errors"]["detail"].as_str()).unwrap_or("no reason given");
-            bail!("the server answers {status}: {detail}");
+        answered(request).await?.text().await.context("reading the server's answer")
+    }
+
+    /// Asks for what is long, and writes the answer's body as it comes.
+    pub(super) async fn download(&self, path: &str, mut to: impl std::io::Write) -> anyhow::Result<()> {
+        let mut answer = answered(self.request(Method::GET, path).timeout(BACKUP_PATIENCE)).await?;
+        while let Some(chunk) = answer.chunk().await.context("reading the server's answer")? {
+            to.write_all(&chunk).context("writing what the server sends")?;
         }
-        Ok(text)
+        Ok(())
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
     }
 
     /// Asks, and gives the answer's JSON.
@@ -99,6 +103,19 @@ impl Client {
         let text = self.ask(method, path, body.map(|body| body.to_string())).await?;
         serde_json::from_str(&text).context("the server's answer is no JSON")
     }
+}
+
+/// Sends it, and gives the answer if that is a good one.
+async fn answered(request: RequestBuilder) -> anyhow::Result<Response> {
+    let answer = request.send().await.context("asking the server")?;
+    let status = answer.status();
+    if status != StatusCode::OK {
+        let text = answer.text().await.context("reading the server's answer")?;
+        let detail = serde_json::from_str::<Value>(&text).ok();
+        let detail = detail.as_ref().and_then(|value| value["errors"]["detail"].as_str()).unwrap_or("no reason given");
+        bail!("the server answers {status}: {detail}");
+    }
+    Ok(answer)
 }
 
 /// A text as a value of a query.

@@ -199,6 +199,47 @@ settings! {
         patterns: Vec<String> = Is(""), Kind::List(&Kind::Topic);
     }
 
+    /// Queues: messages that must arrive. Each queue is a topic of its name.
+    queues: Queues {
+        /// Queues, or patterns of them, whose messages are in the store's file, synced, before a producer is answered. `session:*`
+        /// are those of MCP sessions. Without `store.path` they are kept in memory, and answers say so.
+        durable: Vec<String> = Is("inbox:*,queue:*,session:*"), Kind::List(&Kind::Topic);
+        /// Queues whose messages end with the process. What stands in an earlier list counts.
+        memory: Vec<String> = Is(""), Kind::List(&Kind::Topic);
+        /// Queues that keep nothing: a message goes to a consumer that is there, once, or is refused.
+        ephemeral: Vec<String> = Is(""), Kind::List(&Kind::Topic);
+        /// How long a message waits for its acknowledgement before it expires, where it says nothing itself.
+        ttl_ms: u64 = Is("300_000"), milliseconds(1, 30 * 24 * HOUR_MS);
+        /// Failures after which a message is tried again, where it says nothing itself; with one more it is a dead letter.
+        retries_max: u32 = Is("3"), count("retries", 0, 100);
+        /// How long a consumer has a message before that counts as a failure.
+        lease_ms: u64 = Is("30_000"), milliseconds(10, 24 * HOUR_MS);
+        /// Deliveries of one message after which it is a dead letter, though nobody said that it failed.
+        deliveries_max: u32 = Is("100"), count("deliveries", 1, 1_000_000);
+        /// The wait before the second try; it doubles with each further one. Up to half of it is left to chance.
+        backoff_base_ms: u64 = Is("1_000"), milliseconds(1, 24 * HOUR_MS);
+        /// The longest wait before a try.
+        backoff_max_ms: u64 = Is("60_000"), milliseconds(1, 24 * HOUR_MS);
+        /// Messages that one consumer may have without having acknowledged them.
+        in_flight_max: usize = Is("100"), count("messages", 1, 10_000);
+        /// Messages of one queue; producers are refused beyond them.
+        messages_max: usize = Is("10_000"), count("messages", 1, 10_000_000);
+        /// Bytes of one queue's messages.
+        bytes_max: usize = Is("16_777_216"), bytes(1_024, GIB);
+        /// Bytes of all queues' messages and dead letters, which are in memory whatever their class.
+        total_bytes_max: usize = Is("268_435_456"), bytes(1_024, 100 * GIB);
+        /// Queues at once; one that has been empty and without a consumer for a while is none.
+        queues_max: usize = Is("100_000"), count("queues", 1, 10_000_000);
+        /// Dead letters of one queue; the oldest go first.
+        dead_letters_max: usize = Is("1_000"), count("dead letters", 0, 1_000_000);
+        /// How long a dead letter is kept.
+        dead_letter_ttl_ms: u64 = Is("3_600_000"), milliseconds(1, 365 * 24 * HOUR_MS);
+        /// How long an idempotency key is remembered.
+        dedup_window_ms: u64 = Is("300_000"), milliseconds(1, 30 * 24 * HOUR_MS);
+        /// Idempotency keys of one queue that are remembered; producers of new ones are refused beyond them.
+        dedup_keys_max: usize = Is("10_000"), count("keys", 1, 10_000_000);
+    }
+
     /// How often a user may ask, in tokens of a bucket; on MCP requests.
     limits: Limits {
         /// Whether requests are counted at all.

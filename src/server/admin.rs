@@ -12,7 +12,8 @@
 //! GET    /admin/api/security           admin:stats      what was counted
 //! ```
 //!
-//! Whoever asks brings a bearer credential: an API key or a token whose capabilities include what stands in the second column.
+//! Queues are beside it: [`super::admin_queues`], backups of the store: [`super::admin_store`]. Whoever asks brings a bearer
+//! credential: an API key or a token whose capabilities include what stands in the second column.
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -21,8 +22,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::Stream;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio_stream::StreamExt;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use warp::path::FullPath;
@@ -49,17 +50,17 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a request is not served.
 #[derive(Debug)]
-struct Fault {
-    status: StatusCode,
-    why: String,
+pub(super) struct Fault {
+    pub(super) status: StatusCode,
+    pub(super) why: String,
 }
 
 impl Fault {
-    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
         Fault { status, why: why.into() }
     }
 
-    fn bad(why: impl Into<String>) -> Self {
+    pub(super) fn bad(why: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, why)
     }
 }
@@ -77,12 +78,12 @@ impl From<KeysError> for Fault {
 }
 
 /// A request but for its body.
-struct Request {
-    method: Method,
-    path: String,
-    query: String,
-    headers: HeaderMap,
-    peer: Option<Peer>,
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) peer: Option<Peer>,
 }
 
 #[derive(Deserialize)]
@@ -129,17 +130,21 @@ pub(super) fn admin(
             let security = Arc::clone(&security);
             async move {
                 let request = Request { method, path, query, headers, peer };
-                let mut response = answer(&security, &request, body).await.unwrap_or_else(refuse);
-                let headers = response.headers_mut();
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-                response
+                uncached(answer(&security, &request, body).await.unwrap_or_else(refuse))
             }
         })
 }
 
+/// Has nobody between keep an answer, nor take it for something else.
+pub(super) fn uncached(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 /// Reads a body of whoever may send one.
-async fn read_body<B: Buf>(
+pub(super) async fn read_body<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>> + Send,
     bytes_max: usize,
 ) -> Result<Bytes, Fault> {
@@ -160,7 +165,7 @@ async fn read_body<B: Buf>(
     tokio::time::timeout(BODY_TIMEOUT, reading).await.map_err(|_| timeout())?
 }
 
-fn refuse(fault: Fault) -> Response {
+pub(super) fn refuse(fault: Fault) -> Response {
     let mut response = of_json(fault.status, &json!({"errors": {"detail": fault.why}}));
     if fault.status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -168,8 +173,9 @@ fn refuse(fault: Fault) -> Response {
     response
 }
 
-fn of_json(status: StatusCode, value: &Value) -> Response {
-    let mut response = Response::new(Bytes::from(value.to_string() + "\n").into());
+pub(super) fn of_json(status: StatusCode, value: &impl Serialize) -> Response {
+    let text = serde_json::to_string(value).expect("texts, numbers and JSON have a JSON form");
+    let mut response = Response::new(Bytes::from(text + "\n").into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -295,7 +301,17 @@ async fn answer<B: Buf>(
 }
 
 /// Who asks, if they may.
-async fn authorize(security: &Security, request: &Request, wanted: &str) -> Result<Identity, Fault> {
+pub(super) async fn authorize(security: &Security, request: &Request, wanted: &str) -> Result<Identity, Fault> {
+    let identity = authenticate(security, request).await?;
+    if !identity.rights().grants.allows(wanted) {
+        security.denied(&identity, &request.path, wanted);
+        return Err(Fault::new(StatusCode::FORBIDDEN, format!("Missing capability: {wanted}")));
+    }
+    Ok(identity)
+}
+
+/// Who asks, whatever they may.
+pub(super) async fn authenticate(security: &Security, request: &Request) -> Result<Identity, Fault> {
     let value = |name: header::HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = value(header::AUTHORIZATION).and_then(|value| value.trim().split_once(' '));
     let token = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
@@ -306,22 +322,17 @@ async fn authorize(security: &Security, request: &Request, wanted: &str) -> Resu
     presented.forwarded = (!forwarded.is_empty()).then(|| forwarded.join(","));
     presented.user_agent = value(header::USER_AGENT).map(ToOwned::to_owned);
     let identity = security.authenticate(presented).await;
-    let identity = identity.map_err(|refused| {
+    identity.map_err(|refused| {
         let status = if refused.is_of_address() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
         Fault::new(status, refused.0)
-    })?;
-    if !identity.rights().grants.allows(wanted) {
-        security.denied(&identity, &request.path, wanted);
-        return Err(Fault::new(StatusCode::FORBIDDEN, format!("Missing capability: {wanted}")));
-    }
-    Ok(identity)
+    })
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
     serde_json::from_slice(body).map_err(|error| Fault::bad(format!("the body: {error}")))
 }
 
-fn params(text: &str) -> Result<query::Params, Fault> {
+pub(super) fn params(text: &str) -> Result<query::Params, Fault> {
     query::decode(text).map_err(|error| Fault::bad(error.to_string()))
 }
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use super::{DrainOptions, McpHttpOptions, Server, ServerOptions, admin, pages, security, upstreams};
+use super::{
+    DrainOptions, McpHttpOptions, Server, ServerOptions, admin, admin_queues, admin_store, pages, queues, security,
+    upstreams,
+};
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{AuthMethod, CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
 use crate::mcp::auth::Development;
@@ -75,14 +78,20 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         None => Deployment::in_memory(),
         Some(path) => Deployment::open(path).await?,
     };
+    endpoint.use_queues(queues::open(&deployment, &settings).await.context("reading queues from the store")?);
     let security = Security::start(&endpoint, &deployment, security::options(&settings)?).await?;
     let mcp = mcp(&settings, &endpoint, &deployment, (!is_open).then_some(&security))?;
     mcp.boot();
     mcp.resume().await.context("reading workflows from the store")?;
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
     // The routes of MCP come first: no pattern of topics takes one of them.
-    let socket = security.socket(mcp.routes(socket), &settings.topics.patterns);
-    let mut server = Server::new(&endpoint).socket(socket).routes(admin::admin(Arc::clone(&security)));
+    let socket = security.queues(mcp.routes(socket), &queues::topics(&settings));
+    let socket = security.socket(socket, &settings.topics.patterns);
+    let mut server = Server::new(&endpoint)
+        .socket(socket)
+        .routes(admin_queues::admin_queues(Arc::clone(&security), endpoint.queues().clone()))
+        .routes(admin_store::admin_store(Arc::clone(&security), deployment.store().clone()))
+        .routes(admin::admin(Arc::clone(&security)));
     if settings.mcp.http {
         server = server.mcp(&mcp);
     }
@@ -103,6 +112,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     if tokio::time::timeout(STORE_END, security.close()).await.is_err() {
         tracing::warn!("the audit log was not written out in time");
+    }
+    if tokio::time::timeout(STORE_END, endpoint.queues().flush()).await.is_err() {
+        tracing::warn!("what queues had decided last was not stored in time: some messages will come again");
     }
     if tokio::time::timeout(STORE_END, deployment.close()).await.is_err() {
         tracing::warn!("the store was not closed in time; it will be checked when it is opened again");

@@ -1,9 +1,12 @@
 //! A running server: starts every part, mounts every edge, drains and stops.
 
 mod admin;
+mod admin_queues;
+mod admin_store;
 mod app;
 mod drain;
 mod pages;
+mod queues;
 mod security;
 mod upstreams;
 
@@ -21,6 +24,7 @@ use warp::filters::BoxedFilter;
 pub(crate) use app::run;
 use drain::Stage;
 pub use drain::{DrainOptions, signal as signalled};
+pub(crate) use queues::summary as queues_summary;
 pub(crate) use security::summary as security_summary;
 
 use crate::channel::{Endpoint, SocketSpec};

@@ -20,6 +20,7 @@ mod mcp;
 #[path = "../support/mcp_schema/mod.rs"]
 mod mcp_schema;
 mod order;
+mod queue;
 mod reference;
 mod security;
 mod sequence;

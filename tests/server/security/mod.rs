@@ -1,9 +1,10 @@
 //! Who is let in, what they may do, and what becomes of them: over real sockets, by the way in that Bennu brings along.
 
 mod attack;
-mod credentials;
-mod house;
-mod http;
+mod backup;
+pub mod credentials;
+pub mod house;
+pub mod http;
 mod kept;
 mod leaving;
 mod refused;
