@@ -64,7 +64,21 @@ attacks:
 workflows times="100":
     BENNU_WORKFLOW_SEEDS_TIMES={{times}} cargo test --release --lib stepper -- --nocapture
 
+# Queues at random beside their model, with crashes at random, in memory and in a file, for many times the seeds that the tests take.
+queues times="100":
+    BENNU_QUEUE_SEEDS_TIMES={{times}} cargo test --release --test protocol queue -- --nocapture
+    BENNU_QUEUES_SEEDS_TIMES={{times}} cargo test --release --lib queue::tests::model -- --nocapture
+
+# The program killed under load, 320 times for each of `times`; the seeds are printed.
+crash times="15":
+    BENNU_CRASH_TIMES={{times}} cargo test --test server queue::crash -- --nocapture
+
+# Crashes of the store's file at random moments, for many times the seeds that the tests take.
+store times="100":
+    BENNU_STORE_SEEDS_TIMES={{times}} cargo test --release --lib store::tests::images -- --nocapture
+
 # The long searches, which no test run waits for: every fuzzer, random conversations beside their model, connections that
-# break off, upstreams that are killed, workflows with crashes.
-soak: fuzz-all model churn chaos workflows
+# break off, upstreams that are killed, workflows with crashes, queues, the program killed under load, crashes of
+# the store's file.
+soak: fuzz-all model churn chaos workflows queues crash store
     SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600
