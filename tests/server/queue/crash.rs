@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::check::{Checker, Rules, Seen};
 use self::clients::{Consumer, Producer, World};
@@ -225,7 +225,11 @@ impl<'a> Play<'a> {
                 scope.spawn(move || consumer.live(address, world));
             }
             let heard = (0..wanted).take_while(|_| answers.recv_timeout(DEADLINE).is_ok()).count() as u64;
-            while answers.recv_timeout(moment).is_ok() && matches!(plan.kill, Kill::AnyMoment) {}
+            let until = Instant::now() + moment;
+            while let left = until.saturating_duration_since(Instant::now())
+                && !left.is_zero()
+                && answers.recv_timeout(left).is_ok()
+            {}
             program.child.kill().expect("it can be killed");
             program.child.wait().expect("it ends");
             heard
