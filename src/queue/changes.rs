@@ -98,9 +98,11 @@ fn writes(state: &State, change: &Change, key: Option<Seq>) -> Vec<Write> {
 
 /// The value of a message that is kept.
 pub(super) fn stored(kept: &View<'_, Arc<Record>>) -> Vec<u8> {
+    let (now, now_unix_ms) = (clock::now(), clock::unix_micros() / 1_000);
     kept.body.stored(Standing {
-        expires_unix_ms: kept.expires.map_or(u64::MAX, in_unix_ms),
-        due_unix_ms: in_unix_ms(kept.due),
+        written_unix_ms: now_unix_ms,
+        expires_unix_ms: kept.expires.map_or(u64::MAX, |time| unix_ms(time, now, now_unix_ms)),
+        due_unix_ms: unix_ms(kept.due, now, now_unix_ms),
         failures: kept.failures,
         last_error: kept.last_error,
         died: None,
@@ -109,7 +111,10 @@ pub(super) fn stored(kept: &View<'_, Arc<Record>>) -> Vec<u8> {
 
 /// A point of the process's time as wall time, as it is now.
 pub(super) fn in_unix_ms(time: Time) -> u64 {
-    let (now, now_unix_ms) = (clock::now(), clock::unix_micros() / 1_000);
+    unix_ms(time, clock::now(), clock::unix_micros() / 1_000)
+}
+
+fn unix_ms(time: Time, now: Time, now_unix_ms: u64) -> u64 {
     now_unix_ms.saturating_add(time.since(now)).saturating_sub(now.since(time))
 }
 

@@ -17,8 +17,8 @@ use crate::store::{Keys, Store, StoreError};
 /// Groups that are read at once: at most so many times the store's largest value.
 const PAGE: usize = 16;
 
-/// The moment of loading on both clocks. A lifetime counts on by wall time, but never longer than it would have been from the
-/// start: whatever the wall clock has done, a message ends.
+/// The moment of loading on both clocks. A lifetime counts on by wall time, but never longer than what was left of it when the
+/// message was last written: whatever the wall clock has done, a message ends.
 #[derive(Clone, Copy)]
 struct Moment {
     now: Time,
@@ -163,13 +163,13 @@ fn restore(
         Kind::Message => {
             let stored = Record::read(kind, value)?;
             let (body, standing) = (stored.record, stored.standing);
-            let life_ms = standing.expires_unix_ms.saturating_sub(body.created_unix_ms);
-            let delay_ms = standing.due_unix_ms.saturating_sub(body.created_unix_ms);
+            let left_ms = standing.expires_unix_ms.saturating_sub(standing.written_unix_ms);
+            let delay_ms = standing.due_unix_ms.saturating_sub(standing.written_unix_ms);
             state.queue.restore(Restored {
                 seq,
                 priority: body.priority,
                 bytes: weight(&body.payload, body.key.as_deref()),
-                expires: Some(moment.time(standing.expires_unix_ms, life_ms)),
+                expires: Some(moment.time(standing.expires_unix_ms, left_ms)),
                 due: moment.time(standing.due_unix_ms, delay_ms),
                 retries_max: body.retries_max,
                 failures: standing.failures,

@@ -230,7 +230,8 @@ impl Queues {
                     self.0.settled(&entry, state);
                     return Ok(Storing::Done(enqueued));
                 }
-                let standing = Standing { expires_unix_ms, due_unix_ms, ..Standing::default() };
+                let written_unix_ms = now_unix_ms;
+                let standing = Standing { written_unix_ms, expires_unix_ms, due_unix_ms, ..Standing::default() };
                 let mut writes = vec![Write::put(Kind::Message, seq, record.stored(standing))];
                 if let Some(key) = &record.key {
                     let until = now_unix_ms.saturating_add(settings.limits.dedup_window_ms);

@@ -1,7 +1,7 @@
 //! What is stored of a message, a dead letter, an idempotency key and a queue: the values of [the log](super::log)'s entries.
 //!
 //! ```text
-//! message       created u64, expires u64, due u64, retries_max u32, failures u32, priority u8,
+//! message       created u64, written u64, expires u64, due u64, retries_max u32, failures u32, priority u8,
 //!               key (u16 length, bytes), last error (u16 length, bytes), payload       times in Unix milliseconds
 //! dead letter   reason (u16 length, bytes), died u64, then as a message
 //! key           created u64, until u64, key
@@ -31,6 +31,8 @@ pub(super) struct Record {
 /// What of a message changes, in wall time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Standing<'a> {
+    /// When it was like this. The others are trusted no further from it than they stood from it then.
+    pub(super) written_unix_ms: u64,
     pub(super) expires_unix_ms: u64,
     pub(super) due_unix_ms: u64,
     pub(super) failures: u32,
@@ -67,7 +69,8 @@ impl Record {
             text(&mut value, reason);
             value.extend_from_slice(&died.to_be_bytes());
         }
-        for number in [self.created_unix_ms, standing.expires_unix_ms, standing.due_unix_ms] {
+        let Standing { written_unix_ms, expires_unix_ms, due_unix_ms, .. } = standing;
+        for number in [self.created_unix_ms, written_unix_ms, expires_unix_ms, due_unix_ms] {
             value.extend_from_slice(&number.to_be_bytes());
         }
         for number in [self.retries_max, standing.failures] {
@@ -87,7 +90,7 @@ impl Record {
             Kind::Dead => Some((read_text(&mut rest)?, read_u64(&mut rest)?)),
             _ => None,
         };
-        let created_unix_ms = read_u64(&mut rest)?;
+        let (created_unix_ms, written_unix_ms) = (read_u64(&mut rest)?, read_u64(&mut rest)?);
         let (expires_unix_ms, due_unix_ms) = (read_u64(&mut rest)?, read_u64(&mut rest)?);
         let (retries_max, failures) = (read_u32(&mut rest)?, read_u32(&mut rest)?);
         let (priority, tail) = rest.split_first()?;
@@ -105,7 +108,7 @@ impl Record {
             key: (!key.is_empty()).then(|| key.into()),
         };
         let last_error = (!last_error.is_empty()).then_some(last_error);
-        let standing = Standing { expires_unix_ms, due_unix_ms, failures, last_error, died };
+        let standing = Standing { written_unix_ms, expires_unix_ms, due_unix_ms, failures, last_error, died };
         Some(Stored { record: Arc::new(record), standing })
     }
 }
@@ -189,6 +192,7 @@ mod tests {
             key: Some("key".into()),
         };
         let standing = Standing {
+            written_unix_ms: 7,
             expires_unix_ms: u64::MAX,
             due_unix_ms: 5,
             failures: 2,

@@ -138,7 +138,13 @@ async fn forge(store: &Store, seq: u64, created: u64, due: u64, expires: u64) {
         retries_max: 3,
         key: None,
     };
-    let standing = Standing { expires_unix_ms: expires, due_unix_ms: due, ..Standing::default() };
+    forge_written(store, seq, record, created, due, expires).await;
+}
+
+/// The same, last written at another wall time than that of its acceptance.
+async fn forge_written(store: &Store, seq: u64, record: Record, written: u64, due: u64, expires: u64) {
+    let standing =
+        Standing { written_unix_ms: written, expires_unix_ms: expires, due_unix_ms: due, ..Standing::default() };
     let mut group = log::Group::new();
     group.push(&JOBS.into(), &Write::put(Kind::Message, Seq(seq), record.stored(standing)));
     put_group(store, group.take_value()).await;
@@ -151,6 +157,33 @@ async fn put_group(store: &Store, value: Vec<u8>) {
     let key = log::group_key(last.map_or(0, |last| last + 1));
     let put: Result<(), StoreError> = store.change(move |change| change.put(log::LOG, key, value)).await;
     put.expect("stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_was_set_between_acceptance_and_failure_changes_no_lifetime() {
+    const HOUR: u64 = 3_600_000;
+    let mut bench = Bench::new().await;
+    let now = clock::unix_micros() / 1_000;
+    let accepted = |created| Record {
+        payload: bytes::Bytes::from_static(br#"{"n":1}"#),
+        priority: Priority::Normal,
+        created_unix_ms: created,
+        retries_max: 3,
+        key: None,
+    };
+    bench
+        .reopen_with(bench.settings.clone(), async |store| {
+            // Accepted while the clock was an hour ahead, and an hour behind; both failed just now, with a minute left.
+            forge_written(store, 1, accepted(now + HOUR), now, now, now + 60_000).await;
+            forge_written(store, 2, accepted(now - HOUR), now, now, now + 60_000).await;
+            // Accepted while it was right, and failed while it was an hour ahead.
+            forge_written(store, 3, accepted(now), now + HOUR, now + HOUR, now + HOUR + 60_000).await;
+        })
+        .await;
+
+    assert_eq!(bench.queues.messages(JOBS, 9).len(), 3, "none is over");
+    bench.pass(61_000).await;
+    assert_eq!(bench.queues.messages(JOBS, 9).len(), 0, "and none lives longer than what was left");
 }
 
 #[tokio::test(start_paused = true)]
