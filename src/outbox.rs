@@ -137,6 +137,8 @@ pub struct Conn {
     parked: AtomicBool,
     /// How often the owner's output went on its way; it wraps.
     flushes: AtomicU32,
+    /// The last of these that went straight to the outbox.
+    direct_flush: AtomicU32,
     waker: AtomicWaker,
     state: Mutex<State>,
 }
@@ -207,6 +209,7 @@ impl Conn {
             has_mail: AtomicBool::new(false),
             parked: AtomicBool::new(false),
             flushes: AtomicU32::new(0),
+            direct_flush: AtomicU32::new(0),
             waker: AtomicWaker::new(),
             state: Mutex::new(State {
                 direct,
@@ -355,9 +358,12 @@ impl Conn {
         Receipt { flushes: self.flushes.load(Ordering::Relaxed), accepted: None }
     }
 
-    /// The owner's output goes to the outbox now, or behind its shard's. Called by the owner alone.
-    pub(crate) fn flushed(&self) {
-        self.flushes.fetch_add(1, Ordering::Relaxed);
+    /// The owner's output goes to the outbox now, or behind what is on its way through the shard. Called by the owner alone.
+    pub(crate) fn flushed(&self, is_direct: bool) {
+        let number = self.flushes.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if is_direct {
+            self.direct_flush.store(number, Ordering::Relaxed);
+        }
     }
 
     /// The owner of a queued sink has written all that it took.
@@ -369,8 +375,12 @@ impl Conn {
     /// Whether the kernel has what a receipt is for; of a long poll, whether a poll has been answered with it. Asked by the
     /// owner, in a later handler than the one that sent it.
     pub(crate) fn has_handed_over(&self, receipt: &mut Receipt) -> bool {
-        let is_on_its_way = receipt.flushes == self.flushes.load(Ordering::Relaxed);
-        if receipt.accepted.is_none() && (is_on_its_way || self.is_fenced()) {
+        // Whether that flush was behind the receipt, as far as numbers that wrap can tell.
+        let is_behind = |flush: u32| (1..=u32::MAX / 2).contains(&flush.wrapping_sub(receipt.flushes));
+        let has_left = is_behind(self.flushes.load(Ordering::Relaxed));
+        // One that went straight to the outbox had everything before it there; a fence that was raised since says nothing of it.
+        let is_there = is_behind(self.direct_flush.load(Ordering::Relaxed)) || has_left && !self.is_fenced();
+        if receipt.accepted.is_none() && !is_there {
             return false;
         }
         let state = self.state.lock();
@@ -546,6 +556,51 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn a_receipt_is_good_once_its_flush_is_handed_over_whatever_fence_was_raised_since() {
+        let limits = ConnLimits { outbox_bytes_max: 100, inbox_messages_max: 1, idle_timeout_ms: 0 };
+        let conn = Conn::new(1, 0, WireVersion::V2, limits, None);
+        let mut receipt = conn.receipt();
+        assert!(!conn.has_handed_over(&mut receipt), "it has not left");
+        conn.flushed(true);
+        conn.send(b"pushed");
+        assert!(!conn.has_handed_over(&mut receipt), "it waits in the outbox");
+        conn.raise_fence();
+        let mut first = conn.receipt();
+        conn.take_pending();
+        conn.handed_over();
+        assert!(conn.has_handed_over(&mut receipt));
+
+        conn.flushed(false);
+        assert!(!conn.has_handed_over(&mut first), "it is on its way through the shard");
+        conn.send(b"by the shard");
+        conn.lower_fence(1);
+        assert!(!conn.has_handed_over(&mut first), "it is in the outbox");
+        conn.take_pending();
+        conn.handed_over();
+        assert!(conn.has_handed_over(&mut first));
+
+        let mut lost = conn.receipt();
+        conn.flushed(true);
+        conn.send(&[0; 500]);
+        conn.send(&[0; 500]);
+        assert!(!conn.has_handed_over(&mut lost), "what overflowed went nowhere");
+    }
+
+    #[test]
+    fn a_receipt_that_was_raised_behind_a_fence_waits_for_it() {
+        let limits = ConnLimits { outbox_bytes_max: 100, inbox_messages_max: 1, idle_timeout_ms: 0 };
+        let conn = Conn::new(1, 0, WireVersion::V2, limits, None);
+        conn.flushed(true);
+        let mut receipt = conn.receipt();
+        conn.raise_fence();
+        conn.flushed(false);
+
+        assert!(!conn.has_handed_over(&mut receipt), "the direct flush was before it");
+        conn.lower_fence(1);
+        assert!(conn.has_handed_over(&mut receipt), "nothing was ever sent");
     }
 
     #[test]

@@ -201,8 +201,9 @@ impl Host {
             return;
         }
         self.sent_ahead(out.len());
-        self.conn.flushed();
-        if self.conn.is_fenced() {
+        let is_fenced = self.conn.is_fenced();
+        self.conn.flushed(!is_fenced);
+        if is_fenced {
             self.hub().send_behind(&self.conn, out.clone());
         } else {
             self.conn.send(out);
