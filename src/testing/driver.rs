@@ -74,9 +74,14 @@ impl Driver {
     /// Ready with the close code when the conversation is over.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
         self.conn.register(cx);
+        let mut out = Vec::new();
         match self.conn.ordered() {
             Some(Control::Disconnect) => return Poll::Ready(1001),
-            Some(Control::Drain) => return Poll::Ready(1012),
+            Some(Control::Drain) => {
+                let _ = self.host.poll(cx, &mut out);
+                self.host.flush(&mut out);
+                return Poll::Ready(1012);
+            }
             Some(Control::Idle) if self.host.is_clogged() => self.conn.forgive_idle(clock::now()),
             Some(Control::Idle) => return Poll::Ready(1002),
             None => {}
@@ -87,7 +92,6 @@ impl Driver {
         if !self.silent {
             self.conn.seen(clock::now());
         }
-        let mut out = Vec::new();
         let polled = self.host.poll(cx, &mut out);
         self.host.flush(&mut out);
         if polled.is_err() {

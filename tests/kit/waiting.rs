@@ -99,6 +99,20 @@ async fn heard(client: &TestSocket) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_said_before_a_drain_still_goes_out() {
+    let (endpoint, client) = connected(WireVersion::V2).await;
+    send(&client, &[json!(["1", "1", "slow:a", "phx_join", {"hears": true}])]);
+    assert_eq!(heard(&client).await, [r#""1" "1" phx_reply ok {}"#]);
+
+    // Both reach the connection before it has taken its mail.
+    endpoint.broadcast("news", "new", json!({"n": 1})).expect("there is room");
+    bennu::server::drain(&endpoint, &bennu::server::DrainOptions::default()).await;
+
+    assert_eq!(heard(&client).await, [r#""1" null heard  {"n":1}"#]);
+    assert_eq!(client.closed().await, 1012);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_no_text_is_unmatched_where_its_channel_has_ended_before_it() {
     let (_endpoint, client) = connected(WireVersion::V2).await;
     send(

@@ -17,7 +17,7 @@ use super::token::Secret;
 use crate::channel::host::Host;
 use crate::channel::{Connected, LongPollOptions, SocketSpec};
 use crate::clock;
-use crate::outbox::{Conn, ConnLimits, Status};
+use crate::outbox::{Conn, ConnLimits, Control, Status};
 use crate::protocol::limits::{ORPHAN_HANDLER_MS, OUTBOX_BYTES_READ_PAUSE};
 use crate::protocol::longpoll::Inactivity;
 use crate::protocol::websocket::Opcode;
@@ -150,6 +150,8 @@ pub(super) struct Session {
     undelivered: Vec<String>,
     /// The POST that is handled, and how many of its messages have been.
     post: Option<(Post, usize)>,
+    /// The server stops, and what was said before has been handled.
+    is_draining: bool,
     registered: Registered,
     live: Live,
     permit: Permit,
@@ -201,6 +203,7 @@ impl Session {
             waiting: None,
             undelivered: Vec::new(),
             post: None,
+            is_draining: false,
             registered,
             live,
             permit,
@@ -258,7 +261,12 @@ impl Session {
             }
             self.arm();
         }
-        if self.conn.ordered().is_some() || self.host.poll(cx, &mut out).is_err() {
+        match self.conn.ordered() {
+            Some(Control::Drain) => return self.poll_draining(cx),
+            Some(_) => return Poll::Ready(()),
+            None => {}
+        }
+        if self.host.poll(cx, &mut out).is_err() {
             return Poll::Ready(());
         }
         self.host.flush(&mut out);
@@ -274,6 +282,20 @@ impl Session {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// What was said before the drain still goes out to a poll that waits, also what is on its way through the shard.
+    fn poll_draining(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.is_draining, true) {
+            let mut out = Vec::new();
+            let _ = self.host.poll(cx, &mut out);
+            self.host.flush(&mut out);
+        }
+        if self.conn.awaits_fence() {
+            return Poll::Pending;
+        }
+        self.deliver();
+        Poll::Ready(())
     }
 
     /// Whether so much waits for the next poll that nothing further is handled until it comes.

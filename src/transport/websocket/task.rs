@@ -102,7 +102,11 @@ impl Task {
     fn poll_open(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), End> {
         match self.conn.ordered() {
             Some(Control::Disconnect) => return Err(End::Close(CLOSE_GOING_AWAY)),
-            Some(Control::Drain) => return Err(End::Close(CLOSE_RESTART)),
+            Some(Control::Drain) => {
+                // What was said before, such as that a stream of changes ends, still goes out.
+                let _ = self.host.poll(cx, out);
+                return Err(End::Close(CLOSE_RESTART));
+            }
             // A client that is not read because its channels are busy, or the shards, is not idle.
             Some(Control::Idle) if self.host.is_clogged() || self.awaits_room() => self.conn.forgive_idle(clock::now()),
             Some(Control::Idle) => return Err(End::Close(CLOSE_IDLE)),
