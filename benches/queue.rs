@@ -147,8 +147,6 @@ async fn queues(producers: usize, seconds: f64, class: Durability, folder: &Path
                 assert_eq!(enqueued.durability, class);
                 let message = consumer.recv().await;
                 consumer.ack(&message.id).await.expect("an ack");
-                // In memory nothing waits, and the runtime's timer has to have its turn.
-                tokio::task::yield_now().await;
                 if !tally.goes_on() {
                     return;
                 }

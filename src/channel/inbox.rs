@@ -172,7 +172,7 @@ impl Inbox {
         }
         let mut batch = Batch { receipt: cx.receipt(), bytes: 0, ids: Vec::new() };
         let mut pushed = 0;
-        while let Some(message) = self.member.take(1).pop() {
+        while let Some(message) = self.member.take() {
             batch.bytes += message.payload.len();
             pushed += 1;
             if !self.is_acked {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use smallvec::smallvec;
+
 use super::entry::{Entry, State};
 use super::log::{Kind, Write};
 use super::record::{Record, Standing};
-use super::writer::{Op, Then};
+use super::writer::{Op, Then, Writes};
 use super::{Durability, Shared};
 use crate::clock;
 use crate::protocol::Time;
@@ -61,7 +63,7 @@ impl Shared {
             }
             self.first.fetch_max(state.queue.next_seq().0, Ordering::Relaxed);
             if state.has_row && self.stores(entry) {
-                let writes = vec![Write::remove(Kind::Next, Seq(0))];
+                let writes = smallvec![Write::remove(Kind::Next, Seq(0))];
                 self.writer.push(Op { entry: Arc::clone(entry), writes, then: Then::Nothing });
             }
             false
@@ -70,15 +72,15 @@ impl Shared {
 }
 
 /// What of a change is stored.
-fn writes(state: &State, change: &Change, key: Option<Seq>) -> Vec<Write> {
+fn writes(state: &State, change: &Change, key: Option<Seq>) -> Writes {
     match change {
-        Change::Removed(seq) => vec![Write::remove(Kind::Message, *seq)],
+        Change::Removed(seq) => smallvec![Write::remove(Kind::Message, *seq)],
         Change::Failed(seq) => {
             let kept = state.queue.message(*seq);
             kept.map(|kept| Write::put(Kind::Message, *seq, stored(&kept))).into_iter().collect()
         }
         Change::Dead(seq) => {
-            let mut writes = vec![Write::remove(Kind::Message, *seq)];
+            let mut writes = smallvec![Write::remove(Kind::Message, *seq)];
             // One that has been pushed out by others since is gone.
             if let Some(dead) = state.queue.dead_letter(*seq) {
                 let standing = Standing {
@@ -91,7 +93,7 @@ fn writes(state: &State, change: &Change, key: Option<Seq>) -> Vec<Write> {
             }
             writes
         }
-        Change::DeadRemoved(seq) => vec![Write::remove(Kind::Dead, *seq)],
+        Change::DeadRemoved(seq) => smallvec![Write::remove(Kind::Dead, *seq)],
         Change::KeyRemoved(_) => key.map(|seq| Write::remove(Kind::Key, seq)).into_iter().collect(),
     }
 }

@@ -1,23 +1,22 @@
 //! Who takes messages from a queue.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use smallvec::smallvec;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::coop::consume_budget;
 
 use super::changes::random_u64;
 use super::entry::Entry;
 use super::log::{Kind, Write};
 use super::record::{Record, parse_id};
-use super::writer::{Op, Then};
+use super::writer::{Op, Then, Writes};
 use super::{AckRefused, Durability, Priority, QueueError, Queues, Shared};
 use crate::clock;
 use crate::protocol::queue::{self, Change, ConsumerId, Delivery, Seq};
 use crate::store::StoreError;
-
-/// Messages that are taken under one lock.
-const TAKEN_MAX: usize = 64;
 
 /// A message that a consumer has, until it acknowledges it or its lease is over.
 #[derive(Clone, Debug)]
@@ -76,6 +75,8 @@ pub enum Nacked {
 pub struct Consumer {
     member: Member,
     ready: Arc<Notify>,
+    /// Tasks within [`Consumer::recv`].
+    receiving: AtomicUsize,
 }
 
 impl Queues {
@@ -87,7 +88,7 @@ impl Queues {
         let ready = Arc::new(Notify::new());
         let wake = Arc::clone(&ready);
         let member = self.member(queue, self.0.settings.in_flight_max, move || wake.notify_one())?;
-        Ok(Consumer { member, ready })
+        Ok(Consumer { member, ready, receiving: AtomicUsize::new(0) })
     }
 
     /// As [`Queues::consume`] for those who are called when there is something to take. A call may come from within other
@@ -111,10 +112,16 @@ impl Queues {
 impl Consumer {
     /// The next message, as soon as there is one. Cancelling it loses none.
     pub async fn recv(&self) -> Delivered {
+        // Where there always is a message, others have their turn all the same.
+        consume_budget().await;
+        self.receiving.fetch_add(1, Ordering::AcqRel);
+        let _receiving = Receiving(&self.receiving);
         loop {
-            if let Some(message) = self.member.take(1).pop() {
-                // Another who waits here may have one as well.
-                self.ready.notify_one();
+            if let Some(message) = self.member.take() {
+                if self.receiving.load(Ordering::Acquire) > 1 {
+                    // Another who waits here may have one as well.
+                    self.ready.notify_one();
+                }
                 return message;
             }
             self.ready.notified().await;
@@ -123,7 +130,7 @@ impl Consumer {
 
     /// The next message, if there is one now.
     pub fn try_recv(&self) -> Option<Delivered> {
-        self.member.take(1).pop()
+        self.member.take()
     }
 
     /// The message is done. When this returns, it will not be delivered again, as far as the queue's durability class reaches.
@@ -155,6 +162,15 @@ impl Consumer {
     }
 }
 
+/// One task within [`Consumer::recv`], until this is dropped.
+struct Receiving<'a>(&'a AtomicUsize);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A consumer without a way to wait.
 pub(crate) struct Member {
     shared: Arc<Shared>,
@@ -168,27 +184,24 @@ impl Member {
         self.shared.reached(self.entry.class)
     }
 
-    /// Takes at most so many messages. Where there were as many, there may be more: nobody calls for them.
-    pub(crate) fn take(&self, max: usize) -> Vec<Delivered> {
+    /// Takes a message. Who finds none is called when there is one.
+    pub(crate) fn take(&self) -> Option<Delivered> {
         let now = clock::now();
         let mut state = self.entry.state.lock();
-        state.takes(self.id);
-        let before = state.bytes();
-        let mut taken = Vec::new();
-        while taken.len() < max.min(TAKEN_MAX)
-            && let Some(delivery) = state.queue.take(self.id, now)
-        {
-            let seq = delivery.seq;
-            taken.push(Delivered::of(delivery));
-            if self.entry.class == Durability::Ephemeral {
-                // To hand it over is all that was promised.
-                let _ = state.queue.ack(self.id, seq, now);
-                state.queue.acked(seq, now);
-            }
+        let Some(delivery) = state.queue.take(self.id, now) else {
+            state.sleeps(self.id);
+            return None;
+        };
+        if self.entry.class == Durability::Ephemeral {
+            // To hand it over is all that was promised.
+            let before = state.bytes();
+            let _ = state.queue.ack(self.id, delivery.seq, now);
+            state.queue.acked(delivery.seq, now);
+            self.shared.count(before, state.bytes());
         }
-        self.shared.count(before, state.bytes());
         self.shared.timer.arm(&self.entry, &mut state);
-        taken
+        drop(state);
+        Some(Delivered::of(delivery))
     }
 
     /// Begins an ack.
@@ -199,7 +212,7 @@ impl Member {
         state.queue.ack(self.id, seq, now)?;
         if self.shared.stores(&self.entry) {
             let (sender, receiver) = oneshot::channel();
-            let writes = vec![Write::remove(Kind::Message, seq)];
+            let writes = smallvec![Write::remove(Kind::Message, seq)];
             let op = Op { entry: Arc::clone(&self.entry), writes, then: Then::Acked(seq, sender) };
             self.shared.writer.push(op);
             return Ok(Settling::of(receiver));
@@ -234,7 +247,7 @@ impl Member {
         let settling = if self.shared.stores(&self.entry) {
             let (sender, receiver) = oneshot::channel();
             // Behind what was noted.
-            let op = Op { entry: Arc::clone(&self.entry), writes: Vec::new(), then: Then::Told(failures, sender) };
+            let op = Op { entry: Arc::clone(&self.entry), writes: Writes::new(), then: Then::Told(failures, sender) };
             self.shared.writer.push(op);
             Settling::of(receiver)
         } else {
@@ -261,7 +274,7 @@ impl Drop for Member {
         let before = state.bytes();
         let mut changes = Vec::new();
         state.queue.leave(self.id, clock::now(), &mut changes);
-        state.wakers.remove(&self.id);
+        state.remove_waker(self.id);
         self.shared.note(&self.entry, &mut state, changes);
         self.shared.count(before, state.bytes());
         self.shared.settled(&self.entry, state);

@@ -31,7 +31,9 @@ pub(super) struct Entry {
 
 pub(super) struct State {
     pub(super) queue: Queue<Arc<Record>>,
-    pub(super) wakers: BTreeMap<ConsumerId, Waker>,
+    pub(super) wakers: BTreeMap<ConsumerId, Wake>,
+    /// Consumers that found nothing when they last took, and have not been woken since.
+    asleep: BTreeSet<ConsumerId>,
     /// Whose messages the idempotency keys are: number and Unix milliseconds of acceptance.
     pub(super) firsts: BTreeMap<Box<str>, (Seq, u64)>,
     /// Producers that wait for the answer of another with the same key.
@@ -48,17 +50,12 @@ pub(super) struct State {
     pub(super) armed: Option<Time>,
 }
 
-pub(super) struct Waker {
-    wake: Wake,
-    /// It has been called, and its consumer has not taken since.
-    is_woken: bool,
-}
-
 impl Entry {
     pub(super) fn new(name: Arc<str>, class: Durability, limits: Limits, next: u64) -> Self {
         let state = State {
             queue: Queue::new(limits, Seq(next)),
             wakers: BTreeMap::new(),
+            asleep: BTreeSet::new(),
             firsts: BTreeMap::new(),
             repeating: 0,
             failed: BTreeSet::new(),
@@ -74,8 +71,7 @@ impl Entry {
 impl State {
     /// Bytes of its messages and dead letters.
     pub(super) fn bytes(&self) -> usize {
-        let stats = self.queue.stats();
-        stats.bytes + stats.dead_bytes + stats.keys * KEY_COST_BYTES
+        self.queue.bytes() + self.queue.dead_bytes() + self.queue.keys() * KEY_COST_BYTES
     }
 
     /// Whether it is idle, and was so the last time it was asked, without a message in between.
@@ -142,28 +138,30 @@ impl State {
     }
 
     pub(super) fn add_waker(&mut self, consumer: ConsumerId, wake: Wake) {
-        self.wakers.insert(consumer, Waker { wake, is_woken: false });
+        self.wakers.insert(consumer, wake);
+        self.asleep.insert(consumer);
     }
 
-    /// A consumer takes: the next message wakes it again.
-    pub(super) fn takes(&mut self, consumer: ConsumerId) {
-        if let Some(waker) = self.wakers.get_mut(&consumer) {
-            waker.is_woken = false;
-        }
+    pub(super) fn remove_waker(&mut self, consumer: ConsumerId) {
+        self.wakers.remove(&consumer);
+        self.asleep.remove(&consumer);
+    }
+
+    /// A consumer has found less than it would take: the next message wakes it.
+    pub(super) fn sleeps(&mut self, consumer: ConsumerId) {
+        self.asleep.insert(consumer);
+    }
+
+    pub(super) fn is_anyone_asleep(&self) -> bool {
+        !self.asleep.is_empty()
     }
 
     /// Those who have something to take and do not know it yet.
     pub(super) fn wake_those(&mut self, now: Time) -> Vec<Wake> {
-        let mut woken = Vec::new();
-        if self.wakers.values().all(|waker| waker.is_woken) || !self.queue.has_ready(now) {
-            return woken;
+        if !self.queue.has_ready(now) {
+            return Vec::new();
         }
-        for (consumer, waker) in &mut self.wakers {
-            if !waker.is_woken && self.queue.wants(*consumer) {
-                waker.is_woken = true;
-                woken.push(Arc::clone(&waker.wake));
-            }
-        }
-        woken
+        let woken = self.asleep.extract_if(.., |consumer| self.queue.wants(*consumer));
+        woken.filter_map(|consumer| self.wakers.get(&consumer).map(Arc::clone)).collect()
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::entry::Entry;
 use super::log::{self, Kind, LOG, Log, UNREADABLE, Write, group_key};
 use super::message::weight;
@@ -52,7 +54,7 @@ impl Queues {
                 match restore(&mut state, *kind, *seq, value, moment, &self.0.settings.limits) {
                     Some(Taken::In) => {}
                     Some(Taken::Over) => {
-                        let writes = vec![Write::remove(*kind, *seq)];
+                        let writes = smallvec![Write::remove(*kind, *seq)];
                         self.0.writer.push(Op { entry: Arc::clone(&entry), writes, then: Then::Nothing });
                     }
                     None => unread += 1,

@@ -39,7 +39,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use smallvec::smallvec;
 use tokio::sync::oneshot;
+use tokio::task::coop::consume_budget;
 
 pub use self::consumer::{Consumer, Delivered, Nacked};
 pub(crate) use self::consumer::{Member, Settling};
@@ -53,7 +55,7 @@ use self::entry::{Entry, Wake};
 use self::log::{Kind, Log, Write};
 use self::record::{Record, Standing, key_write};
 use self::timer::Timer;
-use self::writer::{Op, Then, Writer};
+use self::writer::{Op, Then, Writer, Writes};
 use crate::clock;
 pub use crate::protocol::queue::{Backoff, Limits, Refused};
 pub use crate::store::StoreError;
@@ -160,28 +162,21 @@ impl Queues {
 
     /// As [`Queues::enqueue`]; the message has its place when this returns, and its answer is waited for apart.
     pub(crate) fn offer(&self, queue: &str, message: NewMessage) -> Result<Storing, QueueError> {
-        let class = self.class(queue)?;
+        let existing = self.existing(queue);
+        let class = match &existing {
+            Some(entry) => entry.class,
+            None => self.class(queue)?,
+        };
         let now = clock::now();
         let now_unix_ms = clock::unix_micros() / 1_000;
         let settings = &self.0.settings;
         let message = message.check(settings)?;
         let bytes = message.bytes();
-        if class == Durability::Ephemeral && self.existing(queue).is_none() {
-            return Err(QueueError::NoConsumer);
-        }
-        let entry = self.entry(queue, class)?;
-        let mut state = entry.state.lock();
-        // One that came before is answered so, however full it is now.
-        let is_known =
-            message.key.as_deref().is_some_and(|key| state.queue.key(key).is_some_and(|(_, until)| until > now));
-        // Whoever comes at the same time may pass this as well, which puts the sum above the bound by what they bring at most.
-        let held = self.0.bytes.load(Ordering::Relaxed);
-        if !is_known && held.saturating_add(bytes) > settings.total_bytes_max {
-            return Err(QueueError::AllFull { limit: settings.total_bytes_max });
-        }
-        if !is_known && class == Durability::Ephemeral && state.wakers.is_empty() {
-            return Err(QueueError::NoConsumer);
-        }
+        let entry = match existing {
+            Some(entry) => entry,
+            None if class == Durability::Ephemeral => return Err(QueueError::NoConsumer),
+            None => self.entry(queue, class)?,
+        };
         let due_unix_ms = now_unix_ms.saturating_add(message.delay_ms);
         let expires_unix_ms = due_unix_ms.saturating_add(message.ttl_ms);
         let record = Arc::new(Record {
@@ -191,6 +186,24 @@ impl Queues {
             retries_max: message.retries_max,
             key: message.key,
         });
+        let reached = self.0.reached(class);
+        // Encoded before the lock is taken, which others wait for.
+        let value = (reached == Durability::Durable).then(|| {
+            let written_unix_ms = now_unix_ms;
+            record.stored(Standing { written_unix_ms, expires_unix_ms, due_unix_ms, ..Standing::default() })
+        });
+        let mut state = entry.state.lock();
+        // One that came before is answered so, however full it is now.
+        let is_known =
+            record.key.as_deref().is_some_and(|key| state.queue.key(key).is_some_and(|(_, until)| until > now));
+        // Whoever comes at the same time may pass this as well, which puts the sum above the bound by what they bring at most.
+        let held = self.0.bytes.load(Ordering::Relaxed);
+        if !is_known && held.saturating_add(bytes) > settings.total_bytes_max {
+            return Err(QueueError::AllFull { limit: settings.total_bytes_max });
+        }
+        if !is_known && class == Durability::Ephemeral && state.wakers.is_empty() {
+            return Err(QueueError::NoConsumer);
+        }
         let offer = Offer {
             body: Arc::clone(&record),
             bytes,
@@ -202,8 +215,6 @@ impl Queues {
         };
         let before = state.bytes();
         let offered = state.queue.offer(offer, now)?;
-        let (sender, receiver) = oneshot::channel();
-        let reached = self.0.reached(class);
         match offered {
             Offered::Duplicate { seq, stored } => {
                 let first = record.key.as_deref().and_then(|key| state.first_of(key));
@@ -217,22 +228,21 @@ impl Queues {
                     return Err(Refused::Full { messages, limit: settings.limits.messages_max }.into());
                 }
                 // It is answered behind the first, as the first was.
+                let (sender, receiver) = oneshot::channel();
                 let then = Then::Repeated(seq, sender);
-                self.0.writer.push(Op { entry: Arc::clone(&entry), writes: Vec::new(), then });
+                self.0.writer.push(Op { entry: Arc::clone(&entry), writes: Writes::new(), then });
                 Ok(Storing::Wait(receiver, enqueued))
             }
             Offered::New(seq) => {
                 let enqueued = Enqueued { id: record.id(seq), durability: reached, duplicate: false };
                 self.0.count(before, state.bytes());
                 let former = record.key.as_ref().and_then(|key| state.firsts.insert(key.clone(), (seq, now_unix_ms)));
-                if reached != Durability::Durable {
+                let Some(value) = value else {
                     state.queue.stored(seq, now);
                     self.0.settled(&entry, state);
                     return Ok(Storing::Done(enqueued));
-                }
-                let written_unix_ms = now_unix_ms;
-                let standing = Standing { written_unix_ms, expires_unix_ms, due_unix_ms, ..Standing::default() };
-                let mut writes = vec![Write::put(Kind::Message, seq, record.stored(standing))];
+                };
+                let mut writes = smallvec![Write::put(Kind::Message, seq, value)];
                 if let Some(key) = &record.key {
                     let until = now_unix_ms.saturating_add(settings.limits.dedup_window_ms);
                     writes.push(key_write(key, seq, now_unix_ms, until));
@@ -241,6 +251,7 @@ impl Queues {
                 writes.extend(former.map(|(former, _)| Write::remove(Kind::Key, former)));
                 writes.extend(state.reserve(seq));
                 // Pushed under the lock, so that what is stored first was accepted first.
+                let (sender, receiver) = oneshot::channel();
                 let then = Then::Stored(seq, record.key.clone(), sender);
                 self.0.writer.push(Op { entry: Arc::clone(&entry), writes, then });
                 self.0.timer.arm(&entry, &mut state);
@@ -309,7 +320,7 @@ impl Queues {
         let (sender, receiver) = oneshot::channel();
         let then = Then::Told(self.0.writer.failures(), sender);
         let nowhere = Arc::new(Entry::new("".into(), Durability::Durable, self.0.settings.limits, 1));
-        self.0.writer.push(Op { entry: nowhere, writes: Vec::new(), then });
+        self.0.writer.push(Op { entry: nowhere, writes: Writes::new(), then });
         // What could not be stored was told where it was decided.
         let _ = receiver.await;
     }
@@ -356,7 +367,7 @@ impl Shared {
     /// What follows every change of a queue: its next time is noted, and those are woken who have something to take.
     fn settled(&self, entry: &Arc<Entry>, mut state: parking_lot::MutexGuard<'_, entry::State>) {
         self.timer.arm(entry, &mut state);
-        let woken = state.wake_those(clock::now());
+        let woken = if state.is_anyone_asleep() { state.wake_those(clock::now()) } else { Vec::new() };
         drop(state);
         for wake in woken {
             wake();
@@ -395,7 +406,11 @@ impl Storing {
     /// [`QueueError::Store`]: it was not taken.
     pub(crate) async fn answer(self) -> Result<Enqueued, QueueError> {
         match self {
-            Storing::Done(enqueued) => Ok(enqueued),
+            Storing::Done(enqueued) => {
+                // Nothing was waited for, and others have their turn all the same.
+                consume_budget().await;
+                Ok(enqueued)
+            }
             Storing::Wait(receiver, enqueued) => match receiver.await {
                 Ok(stored) => stored.map(|()| enqueued),
                 Err(_) => Err(QueueError::Store(StoreError::Closed)),

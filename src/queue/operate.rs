@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use smallvec::smallvec;
 use tokio::sync::oneshot;
 
 use super::changes::{in_unix_ms, stored};
 use super::entry::Entry;
 use super::log::{Kind, Write};
 use super::record::{Record, parse_id};
-use super::writer::{Op, Then};
+use super::writer::{Op, Then, Writes};
 use super::{Durability, QueueError, Queues};
 use crate::clock;
 use crate::protocol::queue::{Change, Place, Queue, RetryError, Seq};
@@ -263,7 +264,7 @@ impl Queues {
             state.queue.retry_dead(seq, now, Some(ttl_ms))?;
             self.0.count(before, state.bytes());
             let receiver = self.0.stores(&entry).then(|| {
-                let mut writes = vec![Write::remove(Kind::Dead, seq)];
+                let mut writes = smallvec![Write::remove(Kind::Dead, seq)];
                 if let Some(kept) = state.queue.message(seq) {
                     writes.push(Write::put(Kind::Message, seq, stored(&kept)));
                 }
@@ -320,7 +321,7 @@ impl Queues {
             let receiver = self.0.stores(&entry).then(|| {
                 let (sender, receiver) = oneshot::channel();
                 let then = Then::Told(failures, sender);
-                self.0.writer.push(Op { entry: Arc::clone(&entry), writes: Vec::new(), then });
+                self.0.writer.push(Op { entry: Arc::clone(&entry), writes: Writes::new(), then });
                 receiver
             });
             self.0.settled(&entry, state);

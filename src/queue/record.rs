@@ -146,7 +146,12 @@ fn read_u32(rest: &mut &[u8]) -> Option<u32> {
 
 /// The id of the message with a number and a time of acceptance.
 pub(super) fn id_of(created_unix_ms: u64, seq: Seq) -> String {
-    format!("{MESSAGE_ID_PREFIX}{}_{}", created_unix_ms / 1_000, seq.0)
+    let mut id = String::with_capacity(MESSAGE_ID_PREFIX.len() + 32);
+    id.push_str(MESSAGE_ID_PREFIX);
+    id.push_str(itoa::Buffer::new().format(created_unix_ms / 1_000));
+    id.push('_');
+    id.push_str(itoa::Buffer::new().format(seq.0));
+    id
 }
 
 /// The Unix seconds and the number of an id.

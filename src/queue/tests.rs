@@ -25,6 +25,11 @@ const JOBS: &str = "jobs";
 const NOTES: &str = "notes";
 const TICKS: &str = "ticks";
 
+/// Takes what is there, at most so many.
+fn take_up_to(max: usize, member: &Member) -> Vec<Delivered> {
+    std::iter::from_fn(|| member.take()).take(max).collect()
+}
+
 /// A folder of the test's own, removed at its end.
 struct Folder(PathBuf);
 
@@ -148,7 +153,7 @@ impl Bench {
         let (sender, told) = oneshot::channel();
         self.queues.0.writer.push(Op {
             entry,
-            writes: Vec::new(),
+            writes: Writes::new(),
             then: Then::Told(self.queues.0.writer.failures(), sender),
         });
         let _ = told.await;

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
-use super::entry::Entry;
+use super::entry::{Entry, State};
 use super::log::{self, Group, LOG, Log, Write, group_key};
 use super::{QueueError, Shared};
 use crate::clock;
+use crate::protocol::Time;
 use crate::protocol::queue::Seq;
 use crate::store::{Store, StoreError, VALUE_BYTES_MAX};
 
@@ -26,25 +28,28 @@ const MOVED_GROUPS_MAX: usize = 64;
 /// Groups that one commit writes: what changed, and what is written again.
 const GROUPS_MAX: u64 = 2;
 
-type Answer<E> = oneshot::Sender<Result<(), E>>;
+type Sender<E> = oneshot::Sender<Result<(), E>>;
 
 /// What follows once an operation is stored, or could not be.
 pub(super) enum Then {
     /// A message can be delivered.
-    Stored(Seq, Option<Box<str>>, Answer<QueueError>),
+    Stored(Seq, Option<Box<str>>, Sender<QueueError>),
     /// A message came again while its first was being stored.
-    Repeated(Seq, Answer<QueueError>),
+    Repeated(Seq, Sender<QueueError>),
     /// A message is gone.
-    Acked(Seq, Answer<StoreError>),
+    Acked(Seq, Sender<StoreError>),
     /// Somebody waits for all that was pushed since [`Writer::failures`] was this.
-    Told(u64, Answer<StoreError>),
+    Told(u64, Sender<StoreError>),
     /// Nobody does: where it is lost, a restart finds the state before, and decides the same again.
     Nothing,
 }
 
+/// Nearly always one.
+pub(super) type Writes = SmallVec<[Write; 1]>;
+
 pub(super) struct Op {
     pub(super) entry: Arc<Entry>,
-    pub(super) writes: Vec<Write>,
+    pub(super) writes: Writes,
     pub(super) then: Then,
 }
 
@@ -111,18 +116,28 @@ impl Writer {
 impl Waiting {
     /// The next group, and whose it is.
     fn take(&self) -> (Vec<Op>, Group) {
-        let mut waiting = self.ops.lock();
-        let (mut ops, mut group) = (Vec::new(), Group::new());
-        while let Some(op) = waiting.front() {
-            let further: usize = op.writes.iter().map(|write| write.bytes(&op.entry.name)).sum();
-            if !ops.is_empty() && (group.bytes() + further > GROUP_BYTES_MAX || ops.len() >= GROUP_OPS_MAX) {
-                break;
-            }
-            let op = waiting.pop_front().expect("there is one in front");
+        let mut group = Group::new();
+        let ops = self.take_ops(group.bytes());
+        // Encoded when the lock is free again: who pushes meanwhile does not wait for that.
+        for op in &ops {
             op.writes.iter().for_each(|write| group.push(&op.entry.name, write));
-            ops.push(op);
         }
         (ops, group)
+    }
+
+    /// The operations of a group that has so many bytes already.
+    fn take_ops(&self, mut bytes: usize) -> Vec<Op> {
+        let mut waiting = self.ops.lock();
+        let mut taken = 0;
+        for op in waiting.iter().take(GROUP_OPS_MAX) {
+            let further: usize = op.writes.iter().map(|write| write.bytes(&op.entry.name)).sum();
+            if taken > 0 && bytes + further > GROUP_BYTES_MAX {
+                break;
+            }
+            bytes += further;
+            taken += 1;
+        }
+        waiting.drain(..taken).collect()
     }
 }
 
@@ -177,7 +192,7 @@ pub(super) fn run(shared: &Arc<Shared>, store: Store, mut log: Log) {
                 continue;
             }
             let stored = match group.is_empty() {
-                true => Ok(()),
+                true => Ok(Committed::default()),
                 #[cfg(not(test))]
                 false => commit(&store, &mut log, group).await,
                 #[cfg(test)]
@@ -190,9 +205,20 @@ pub(super) fn run(shared: &Arc<Shared>, store: Store, mut log: Log) {
                 waiting.failures.fetch_add(1, Ordering::AcqRel);
                 tracing::error!(%error, operations = ops.len(), "changes of queues could not be stored");
             }
+            let were_many = ops.len() > 1;
+            let (committed, stored) = match stored {
+                Ok(committed) => (Some(committed), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
             conclude(&shared, ops, &stored, waiting.failures.load(Ordering::Acquire));
-            if stored.is_err() {
-                waiting.reserve_again();
+            match committed {
+                // While others go on with their answers.
+                Some(committed) => committed.note(&mut log),
+                None => waiting.reserve_again(),
+            }
+            if were_many {
+                // Those who were answered go on first, so that the next group has what they bring and not the first of them alone.
+                tokio::task::yield_now().await;
             }
         }
     });
@@ -200,31 +226,54 @@ pub(super) fn run(shared: &Arc<Shared>, store: Store, mut log: Log) {
 
 /// As [`commit`], or fails.
 #[cfg(test)]
-async fn commit_or_fail(store: &Store, log: &mut Log, group: Group, fault: Option<Fault>) -> Result<(), StoreError> {
+async fn commit_or_fail(
+    store: &Store,
+    log: &mut Log,
+    group: Group,
+    fault: Option<Fault>,
+) -> Result<Committed, StoreError> {
     let failed = Err(StoreError::Failed { path: "store".into(), why: "a test has it fail".to_owned() });
     match fault {
         None => commit(store, log, group).await,
         Some(Fault::Lost) => failed,
-        Some(Fault::Lied) => Ok(()),
+        Some(Fault::Lied) => Ok(Committed::default()),
         Some(Fault::Unheard) => {
-            let before = log.clone();
             commit(store, log, group).await?;
-            *log = before;
             log.failed();
             failed
         }
     }
 }
 
-/// Stores a group, and takes from the log what is no longer needed, as one change.
-async fn commit(store: &Store, log: &mut Log, mut group: Group) -> Result<(), StoreError> {
-    let over = log.over();
-    let mut moved = if log.is_long() { living(store, log, &group).await } else { Group::new() };
-    let mut values = vec![group.take_value()];
-    if !moved.is_empty() {
-        values.push(moved.take_value());
+/// What a commit stored and took away, for the log to note before the next.
+#[derive(Default)]
+struct Committed {
+    over: Vec<u64>,
+    /// With the bytes of their values.
+    groups: Vec<(Group, usize)>,
+}
+
+impl Committed {
+    fn note(&self, log: &mut Log) {
+        log.drop_groups(&self.over);
+        for (group, bytes) in &self.groups {
+            log.stored(*bytes, group);
+        }
     }
-    let sizes: Vec<usize> = values.iter().map(Vec::len).collect();
+}
+
+/// Stores a group, and takes from the log what is no longer needed, as one change. The log is to note it before the next.
+async fn commit(store: &Store, log: &mut Log, mut group: Group) -> Result<Committed, StoreError> {
+    let over = log.over();
+    let moved = if log.is_long() { living(store, log, &group).await } else { Group::new() };
+    let mut values = vec![group.take_value()];
+    let mut groups = vec![(group, values[0].len())];
+    if !moved.is_empty() {
+        let mut moved = moved;
+        let value = moved.take_value();
+        groups.push((moved, value.len()));
+        values.push(value);
+    }
     let (gone, number) = (over.clone(), log.next());
     // Where an earlier commit failed, the disk may have its groups all the same, and what they say is not so.
     let stale = log.may_have_more().then_some(number..number + GROUPS_MAX);
@@ -241,11 +290,7 @@ async fn commit(store: &Store, log: &mut Log, mut group: Group) -> Result<(), St
         log.failed();
         return Err(error);
     }
-    log.drop_groups(&over);
-    for (group, bytes) in [group, moved].iter().zip(sizes) {
-        log.stored(bytes, group);
-    }
-    Ok(())
+    Ok(Committed { over, groups })
 }
 
 /// What lives in the oldest groups of the log, to be written again behind `behind`, which may change some of it: as much as
@@ -291,10 +336,13 @@ async fn living(store: &Store, log: &mut Log, behind: &Group) -> Group {
     moved
 }
 
-/// Tells the queues and those who wait what became of a group, in its order.
-fn conclude(shared: &Weak<Shared>, ops: Vec<Op>, stored: &Result<(), StoreError>, failures: u64) {
+/// Tells the queues and those who wait what became of a group: each queue in its order.
+fn conclude(shared: &Weak<Shared>, mut ops: Vec<Op>, stored: &Result<(), StoreError>, failures: u64) {
     let shared = shared.upgrade();
+    // Each queue is locked once. The sort is stable.
+    ops.sort_by_key(|op| Arc::as_ptr(&op.entry));
     let mut ops = ops.into_iter().peekable();
+    let mut answers = Vec::new();
     while let Some(op) = ops.next() {
         let entry = Arc::clone(&op.entry);
         let mut state = entry.state.lock();
@@ -305,44 +353,70 @@ fn conclude(shared: &Weak<Shared>, ops: Vec<Op>, stored: &Result<(), StoreError>
             if stored.is_err() {
                 state.forget_reserved();
             }
-            // Whoever asked may have gone.
-            match op.then {
-                Then::Stored(seq, _, answer) if stored.is_ok() => {
-                    state.queue.stored(seq, now);
-                    let _ = answer.send(Ok(()));
-                }
-                Then::Stored(seq, key, answer) => {
-                    state.not_stored(seq, key.as_deref());
-                    let _ = answer.send(stored.clone().map_err(QueueError::Store));
-                }
-                Then::Repeated(seq, answer) => {
-                    let outcome = match state.repeated(seq) {
-                        true => Ok(()),
-                        false => Err(QueueError::Store(stored.clone().err().unwrap_or(StoreError::Closed))),
-                    };
-                    let _ = answer.send(outcome);
-                }
-                Then::Acked(seq, answer) => {
-                    match stored {
-                        Ok(()) => state.queue.acked(seq, now),
-                        Err(_) => state.queue.ack_failed(seq, now),
-                    }
-                    let _ = answer.send(stored.clone());
-                }
-                Then::Told(since, answer) => {
-                    let outcome = match (stored, failures == since) {
-                        (Ok(()), false) => Err(StoreError::Closed),
-                        (stored, _) => stored.clone(),
-                    };
-                    let _ = answer.send(outcome);
-                }
-                Then::Nothing => {}
-            }
+            answers.extend(outcome(&mut state, op.then, stored, failures, now));
             next = ops.next_if(|further| Arc::ptr_eq(&further.entry, &entry));
         }
-        if let Some(shared) = &shared {
-            shared.count(before, state.bytes());
-            shared.settled(&entry, state);
+        match &shared {
+            Some(shared) => {
+                shared.count(before, state.bytes());
+                shared.settled(&entry, state);
+            }
+            None => drop(state),
         }
+        // Those who are told come for the lock at once.
+        answers.drain(..).for_each(Answer::tell);
+    }
+}
+
+/// Tells a queue what became of an operation. Gives back what those who wait are to be told.
+fn outcome(state: &mut State, then: Then, stored: &Result<(), StoreError>, failures: u64, now: Time) -> Option<Answer> {
+    let answer = match then {
+        Then::Stored(seq, _, sender) if stored.is_ok() => {
+            state.queue.stored(seq, now);
+            Answer::Producer(sender, Ok(()))
+        }
+        Then::Stored(seq, key, sender) => {
+            state.not_stored(seq, key.as_deref());
+            Answer::Producer(sender, stored.clone().map_err(QueueError::Store))
+        }
+        Then::Repeated(seq, sender) => {
+            let outcome = match state.repeated(seq) {
+                true => Ok(()),
+                false => Err(QueueError::Store(stored.clone().err().unwrap_or(StoreError::Closed))),
+            };
+            Answer::Producer(sender, outcome)
+        }
+        Then::Acked(seq, sender) => {
+            match stored {
+                Ok(()) => state.queue.acked(seq, now),
+                Err(_) => state.queue.ack_failed(seq, now),
+            }
+            Answer::Waiting(sender, stored.clone())
+        }
+        Then::Told(since, sender) => {
+            let outcome = match (stored, failures == since) {
+                (Ok(()), false) => Err(StoreError::Closed),
+                (stored, _) => stored.clone(),
+            };
+            Answer::Waiting(sender, outcome)
+        }
+        Then::Nothing => return None,
+    };
+    Some(answer)
+}
+
+/// What somebody who waits is to be told.
+enum Answer {
+    Producer(Sender<QueueError>, Result<(), QueueError>),
+    Waiting(Sender<StoreError>, Result<(), StoreError>),
+}
+
+impl Answer {
+    fn tell(self) {
+        // Whoever asked may have gone.
+        let _ = match self {
+            Answer::Producer(sender, outcome) => sender.send(outcome).is_ok(),
+            Answer::Waiting(sender, outcome) => sender.send(outcome).is_ok(),
+        };
     }
 }

@@ -594,6 +594,16 @@ impl<B: Clone> Queue<B> {
         self.bytes
     }
 
+    /// Bytes of the dead letters.
+    pub fn dead_bytes(&self) -> usize {
+        self.dead.bytes()
+    }
+
+    /// How many idempotency keys are remembered.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The bounds.
     pub fn limits(&self) -> &Limits {
         &self.limits

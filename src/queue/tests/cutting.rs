@@ -20,7 +20,7 @@ async fn through(bench: &Bench) -> (usize, usize) {
         }
         let mut settling = Vec::new();
         for _ in 0..AT_ONCE / 50 {
-            let taken = member.take(50);
+            let taken = take_up_to(50, &member);
             assert_eq!(taken.len(), 50);
             settling.extend(taken.into_iter().map(|message| member.ack(&message.id).expect("it is in flight")));
         }

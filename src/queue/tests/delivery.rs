@@ -142,6 +142,17 @@ async fn whoever_waits_is_woken_whatever_others_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tasks_that_share_a_consumer_get_a_message_each() {
+    let bench = Bench::new().await;
+    let consumer = bench.consume();
+
+    // Both messages are stored by one commit, which wakes the consumer once.
+    let (one, two, ..) = tokio::join!(consumer.recv(), consumer.recv(), bench.put(1), bench.put(2));
+
+    assert_eq!([n(&one), n(&two)].into_iter().sum::<u64>(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_takes_only_some_leaves_the_rest_to_others_and_is_woken_when_it_has_room() {
     let bench = Bench::with(|settings| settings.in_flight_max = 1).await;
     let (narrow, other) = (bench.consume(), bench.consume());

@@ -84,7 +84,7 @@ async fn a_message_whose_ack_failed_when_its_consumer_had_left_comes_again() {
     let bench = Bench::new().await;
     let id = bench.put(1).await;
     let consumer = bench.queues.member(JOBS, 1, || {}).expect("a queue");
-    consumer.take(1);
+    consumer.take().expect("it is there");
     bench.fail([Fault::Lost]);
     let settling = consumer.ack(&id).expect("it is in flight");
     drop(consumer);
@@ -146,7 +146,7 @@ async fn a_straggler_that_was_moved_by_a_commit_of_which_nobody_heard_is_not_bac
     let mut bench = Bench::new().await;
     let straggler = bench.put(0).await;
     let member = bench.queues.member(JOBS, 10_000, || {}).expect("a queue");
-    assert_eq!(member.take(1).len(), 1);
+    assert!(member.take().is_some());
     // Until what lives in the oldest group was written again, by a commit that is said to have failed.
     loop {
         let large = NewMessage::new(json!({"n": 1, "text": "x".repeat(1_000)}));
@@ -159,7 +159,7 @@ async fn a_straggler_that_was_moved_by_a_commit_of_which_nobody_heard_is_not_bac
             break;
         }
         let id = bench.send(JOBS, large).await.id;
-        assert_eq!(member.take(1).len(), 1);
+        assert!(member.take().is_some());
         member.ack(&id).expect("it is in flight").answer().await.expect("stored");
     }
 

@@ -254,7 +254,7 @@ impl Play<'_> {
     fn take(&mut self) {
         let Some(at) = self.pick_consumer() else { return };
         let max = 1 + self.random.below(3) as usize;
-        let taken = self.consumers[at].member.take(max);
+        let taken = take_up_to(max, &self.consumers[at].member);
         let (queue, consumer) = (self.consumers[at].queue, self.consumers[at].number);
         for delivered in taken {
             self.delivered(queue, consumer, &delivered);
@@ -414,7 +414,7 @@ impl Play<'_> {
             // Longer than any backoff.
             for _ in 0..2 {
                 self.bench.pass(60_000).await;
-                for delivered in self.consumers[queue].member.take(64) {
+                for delivered in take_up_to(64, &self.consumers[queue].member) {
                     self.delivered(queue, number, &delivered);
                     came.insert(n(&delivered));
                 }
