@@ -20,7 +20,7 @@ const DIFFERENCES_HEADING: &str = "## Where Bennu differs from the recorded serv
 const HTTP_MODULES: [&str; 2] = ["server", "transport"];
 
 /// The documents whose names of files, constants and settings have to exist.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -28,6 +28,8 @@ const DOCUMENTS: [&str; 8] = [
     "protocol.md",
     "docs/migrating.md",
     "docs/clients.md",
+    "docs/queues.md",
+    "docs/security.md",
     "fuzz/README.md",
 ];
 
