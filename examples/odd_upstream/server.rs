@@ -229,6 +229,8 @@ impl Server {
         // The acknowledgement is first on the stream.
         let mut listens = lock(&self.listens);
         listen.output.send(&odd::notification("notifications/subscriptions/acknowledged", &params));
+        // What was received is in the log before it is done: from here on changes are told.
+        self.log(&format!(r#""event":"listening","notifications":{}"#, listen.filter.text()));
         listens.push(listen);
     }
 

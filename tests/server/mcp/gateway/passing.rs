@@ -223,8 +223,7 @@ fn a_stateless_client_hears_of_changes_on_its_own_stream() {
         peer.told(ODD, "notifications/subscriptions/acknowledged");
         // The upstream is asked for what its clients want to hear.
         log.wait("the stream", |line| {
-            line["message"]["method"] == "subscriptions/listen"
-                && line["message"]["params"]["notifications"]["resourceSubscriptions"][0] == "odd://one"
+            line["event"] == "listening" && line["notifications"]["resourceSubscriptions"][0] == "odd://one"
         });
 
         peer.stateless(ODD, 1, "tools/call", call("notify_changed", json!({})));
