@@ -147,7 +147,7 @@ impl State {
         self.asleep.remove(&consumer);
     }
 
-    /// A consumer has found less than it would take: the next message wakes it.
+    /// A consumer has found nothing: the next message wakes it.
     pub(super) fn sleeps(&mut self, consumer: ConsumerId) {
         self.asleep.insert(consumer);
     }

@@ -263,16 +263,16 @@ impl Committed {
 }
 
 /// Stores a group, and takes from the log what is no longer needed, as one change. The log is to note it before the next.
-async fn commit(store: &Store, log: &mut Log, mut group: Group) -> Result<Committed, StoreError> {
+async fn commit(store: &Store, log: &mut Log, group: Group) -> Result<Committed, StoreError> {
     let over = log.over();
     let moved = if log.is_long() { living(store, log, &group).await } else { Group::new() };
-    let mut values = vec![group.take_value()];
-    let mut groups = vec![(group, values[0].len())];
-    if !moved.is_empty() {
-        let mut moved = moved;
-        let value = moved.take_value();
-        groups.push((moved, value.len()));
-        values.push(value);
+    let (mut values, mut groups) = (Vec::new(), Vec::new());
+    for mut group in [group, moved] {
+        if !group.is_empty() {
+            let value = group.take_value();
+            groups.push((group, value.len()));
+            values.push(value);
+        }
     }
     let (gone, number) = (over.clone(), log.next());
     // Where an earlier commit failed, the disk may have its groups all the same, and what they say is not so.
