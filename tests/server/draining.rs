@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bennu::channel::{LongPollOptions, Reason};
+use bennu::server::DrainOptions;
 use serde_json::json;
 
-use crate::lab::{Lab, Peer, until};
+use crate::lab::{Lab, Peer, Poll, Tell, until};
 
 fn status(lab: &Lab, target: &str) -> u16 {
     lab.http("GET", target, &[], None).0
@@ -143,6 +144,55 @@ fn whoever_is_left_when_the_time_is_up_is_told_as_well() {
     drop(peers);
     lab.wait_for(draining);
     assert_eq!(lab.world.ended("probe:a").len(), 8);
+}
+
+const FREEZE: &str = r#"["1","2","probe:a","freeze",{"gate":"g"}]"#;
+
+/// Drains while a connection stands still, so that it finds both when it goes on: mail, and behind that the order to close.
+fn drain_behind_mail(lab: &Lab) {
+    lab.world.wait_reached("g");
+    lab.world.handle("probe:a").send(Tell::Push(1)).expect("the connection lives");
+    // The one shard gives its orders to older connections first.
+    let mut last = lab.joined("probe:b");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");
+            runtime.block_on(bennu::server::drain(&lab.endpoint, &DrainOptions::default()));
+        });
+        last.expect_close(1012);
+        drop(last);
+        lab.world.gate("g").open();
+    });
+}
+
+#[test]
+fn what_was_said_before_a_drain_reaches_a_web_socket() {
+    let lab = Lab::with_workers(1, |_| {}, |_| {});
+    let mut peer = lab.joined("probe:a");
+    peer.send("probe:a", "freeze", json!({"gate": "g"}));
+
+    drain_behind_mail(&lab);
+
+    let told = peer.message();
+    assert_eq!((told.topic.as_str(), told.event.as_str()), ("probe:a", "told"));
+    peer.expect_close(1012);
+}
+
+#[test]
+fn what_was_said_before_a_drain_reaches_a_poll_that_waits() {
+    let lab = Lab::with_workers(1, |_| {}, |options| options.longpoll = Some(LongPollOptions::default()));
+    let poll = Poll::joined(&lab, "probe:a");
+    until("no request is under way", || lab.held().connections == 0);
+
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| poll.messages());
+        until("the poll has come", || lab.held().connections == 1);
+        scope.spawn(|| poll.post(FREEZE));
+        drain_behind_mail(&lab);
+
+        assert_eq!(waiting.join().expect("no panic"), [json!(["1", null, "probe:a", "told", {"n": 1}])]);
+    });
 }
 
 #[test]

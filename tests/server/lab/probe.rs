@@ -164,6 +164,13 @@ impl Channel for Probe {
                 assert!(asked["crash"] != true, "asked to crash after the gate");
                 Next::ok(payload)
             }
+            // The connection itself stands still, not only this channel.
+            "freeze" => {
+                let asked: Value = payload.parse().expect("JSON");
+                let pass = self.world.pass(asked["gate"].as_str().expect("a gate"));
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(pass));
+                Next::NoReply
+            }
             "big_shout" => {
                 cx.broadcast("shout", big(&payload));
                 Next::ok(Payload::EMPTY)
