@@ -60,6 +60,10 @@ chaos seconds="60":
 attacks:
     cargo test --test server security::attack -- --nocapture
 
+# Topics that resume, at random beside their model: shards, cuts, slow clients, restarts.
+history times="100":
+    BENNU_HISTORY_SEEDS_TIMES={{times}} cargo test --release --lib protocol::history -- --nocapture
+
 # Workflows at random beside their model, with crashes at random, for many times the seeds that the tests take.
 workflows times="100":
     BENNU_WORKFLOW_SEEDS_TIMES={{times}} cargo test --release --lib stepper -- --nocapture
@@ -78,7 +82,7 @@ store times="100":
     BENNU_STORE_SEEDS_TIMES={{times}} cargo test --release --lib store::tests::images -- --nocapture
 
 # The long searches, which no test run waits for: every fuzzer, random conversations beside their model, connections that
-# break off, upstreams that are killed, workflows with crashes, queues, the program killed under load, crashes of
+# break off, upstreams that are killed, topics that resume, workflows with crashes, queues, the program killed under load, crashes of
 # the store's file.
-soak: fuzz-all model churn chaos workflows queues crash store
+soak: fuzz-all model churn chaos history workflows queues crash store
     SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600

@@ -61,3 +61,18 @@ pub const SUBSCRIBER_BROADCASTS_MAX: usize = 1_024;
 /// Commands (broadcasts, subscriptions, output behind them) that may wait for a shard of PubSub. Above it broadcasts from
 /// outside are refused, and connections are not read until half of them are done.
 pub const SHARD_COMMANDS_MAX: usize = 65_536;
+
+/// Broadcasts that a topic with history keeps. The oldest go first, as with each of the bounds below.
+pub const HISTORY_MESSAGES_MAX: usize = 1_000;
+
+/// Bytes of the broadcasts that a topic with history keeps.
+pub const HISTORY_BYTES_MAX: usize = 1 << 20;
+
+/// Milliseconds that a topic with history keeps a broadcast. Source: the recovery window of the Elixir deployment.
+pub const HISTORY_AGE_MS: u64 = 300_000;
+
+/// Topics that may have a history at once. Further ones have none until there are fewer.
+pub const HISTORY_TOPICS_MAX: usize = 100_000;
+
+/// Bytes of the broadcasts that all topics keep together. Beyond it the topic that is published on keeps less.
+pub const HISTORY_TOTAL_BYTES_MAX: usize = 256 << 20;

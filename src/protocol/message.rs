@@ -22,6 +22,12 @@ pub const PHX_ERROR: &str = "phx_error";
 pub const HEARTBEAT: &str = "heartbeat";
 /// Topic of the transport heartbeat.
 pub const PHOENIX: &str = "phoenix";
+/// Event that tells of joins and leaves among those present: `{"joins": {…}, "leaves": {…}}`.
+pub const PRESENCE_DIFF: &str = "presence_diff";
+/// Event that moves a client's position where the broadcast before has no room for it. Its payload is `{}`.
+pub const POSITION: &str = "position";
+/// Event that tells a client of broadcasts that it missed and can no longer have.
+pub const GAP: &str = "gap";
 /// Event that closes every socket whose id is the topic it is broadcast on.
 pub const DISCONNECT: &str = "disconnect";
 

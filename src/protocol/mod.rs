@@ -6,6 +6,7 @@
 pub mod etf;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod history;
 pub mod json;
 pub mod jsonrpc;
 pub mod limits;

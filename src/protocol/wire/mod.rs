@@ -302,12 +302,27 @@ pub fn encode_broadcast(
     event: &str,
     payload: &Payload,
 ) -> Result<Kind, EncodeError> {
+    encode_broadcast_at(version, out, &Ref::NULL, topic, event, payload)
+}
+
+/// As [`encode_broadcast`], with a position in the place of the null `ref`. Binary data has no room for one.
+///
+/// # Errors
+/// [`EncodeError`] if the version can't carry it; `out` is as it was.
+pub fn encode_broadcast_at(
+    version: WireVersion,
+    out: &mut Vec<u8>,
+    position: &Ref,
+    topic: &str,
+    event: &str,
+    payload: &Payload,
+) -> Result<Kind, EncodeError> {
     match (version, payload) {
         (WireVersion::V2, Payload::Binary(data)) => {
             v2_binary::encode_broadcast(out, topic, event, data)?;
             Ok(Kind::Binary)
         }
-        _ => encode_message(version, out, &Ref::NULL, &Ref::NULL, topic, event, payload),
+        _ => encode_message(version, out, &Ref::NULL, position, topic, event, payload),
     }
 }
 
