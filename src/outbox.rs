@@ -95,6 +95,10 @@ pub enum Mail {
     Heard(Arc<Broadcast>, Tag),
     /// A reply given later; `Ref` is the `ref` of the message it answers.
     Reply(Ref, Reply),
+    /// A broadcast with its offset, for a channel that intercepts some of its topic's: all of them go this way, in their order.
+    Positioned(Arc<Broadcast>, u64),
+    /// There was no room for a broadcast of the channel's topic: what follows this offset is to be had from the history.
+    Behind(u64),
 }
 
 /// Orders to a connection that bypass its inbox.
@@ -409,6 +413,17 @@ impl Conn {
     /// Whether an eighth of what may wait for the client does.
     pub(crate) fn is_crowded(&self) -> bool {
         self.pending_bytes() > self.limits.outbox_bytes_max / 8
+    }
+
+    /// Whether half of the mails that may wait do.
+    pub(crate) fn has_room_for_mail(&self) -> bool {
+        let inbox_messages_max = self.limits.inbox_messages_max;
+        self.state.lock().inbox.as_ref().is_none_or(|inbox| inbox.len() < inbox_messages_max / 2)
+    }
+
+    /// Whether, with so many bytes more, at most half of what may wait for the client does.
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        self.pending_bytes() + bytes <= self.limits.outbox_bytes_max / 2
     }
 
     /// Bytes that wait for the client.

@@ -19,7 +19,7 @@ use crate::protocol::message::DISCONNECT;
 use crate::protocol::origin::OriginPolicy;
 use crate::protocol::query::Params;
 use crate::protocol::topic::TopicPattern;
-use crate::pubsub::{Audience, Hub, Overloaded};
+use crate::pubsub::{Audience, HistoryOptions, Hub, Overloaded};
 use crate::queue::{QueueSettings, Queues};
 
 /// What every socket and channel of a server shares.
@@ -126,6 +126,47 @@ impl Endpoint {
     /// Everyone present on a topic: `{key: {"metas": [...]}}`.
     pub fn presences(&self, topic: &str) -> Payload {
         self.shared.presence.list(topic)
+    }
+
+    /// Has topics that match a pattern (`room:*`, or one exact topic) keep what is broadcast on them from now on, so that clients
+    /// which ask for it when they join get what they missed. Whoever may join a topic may read what it keeps. Of several
+    /// patterns that match, the one given first counts. Where a channel intercepts events of its topic, its clients can't
+    /// resume it; `presence_diff` is kept nowhere.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use bennu::Endpoint;
+    /// use bennu::channel::HistoryOptions;
+    ///
+    /// let endpoint = Endpoint::start();
+    /// let mut options = HistoryOptions::default();
+    /// options.messages_max = 200;
+    /// endpoint.keep("room:*", options);
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// If the pattern has a star before its end.
+    pub fn keep(&self, pattern: &str, options: HistoryOptions) {
+        let pattern = TopicPattern::parse(pattern).unwrap_or_else(|error| panic!("{error}"));
+        self.hub().histories().keep(pattern, options);
+    }
+
+    /// Bounds what all topics keep together: how many have a history, and the bytes of their broadcasts. A topic beyond the first
+    /// keeps nothing; beyond the second the topic that is published on keeps less.
+    pub fn limit_histories(&self, topics_max: usize, bytes_max: usize) {
+        self.hub().histories().limit(topics_max, bytes_max);
+    }
+
+    /// How many topics have a history.
+    pub fn histories(&self) -> usize {
+        self.hub().histories().topics()
+    }
+
+    /// Bytes that all topics keep together.
+    pub fn history_bytes(&self) -> usize {
+        self.hub().histories().bytes()
     }
 
     /// Gives channels these queues. Once, and before anybody asks for them.

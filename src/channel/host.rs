@@ -7,6 +7,7 @@
 
 mod answer;
 mod join;
+mod resuming;
 mod work;
 
 use std::collections::VecDeque;
@@ -21,13 +22,14 @@ use super::effect;
 use super::endpoint::{Assigns, SocketSpec};
 use super::erased::{Boxed, Call, Running};
 use super::{Payload, Reason};
-use crate::outbox::{Conn, Mail};
+use crate::outbox::{Broadcast, Conn, Mail};
+use crate::protocol::history::Resume;
 use crate::protocol::limits::{ORPHAN_HANDLERS_MAX, OUTBOX_BYTES_READ_PAUSE};
 use crate::protocol::message::{Ref, Reply};
 use crate::protocol::socket::{ChannelId, Request, Socket};
 use crate::protocol::websocket::{self, Opcode};
 use crate::protocol::wire::{self, DecodeError, Incoming};
-use crate::pubsub::{Hub, Live, Role, Subscription};
+use crate::pubsub::{Behind, Hub, Live, Role, Subscription};
 
 /// Rounds of mail that one poll hands out.
 const MAIL_ROUNDS_PER_POLL: usize = 16;
@@ -49,6 +51,8 @@ struct Joining {
     /// The join_ref of the channel that this join replaces: its `phx_close` follows this join's answer.
     replaced: Option<Ref>,
     intercept: &'static [&'static str],
+    /// What its client asked for, where the topic keeps history.
+    resume: Option<Resume>,
     waiting: Waiting,
 }
 
@@ -61,6 +65,10 @@ enum Work {
     },
     /// A message that no channel can take, with its ref.
     Crash(Ref),
+    /// A broadcast with its offset, of a channel that intercepts some.
+    Positioned(Arc<Broadcast>, u64),
+    /// What the client has been given moves its position to an offset.
+    Position(u64),
     /// A join of the same topic behind one that is pending, or behind what ends the channel.
     Join {
         join_ref: Ref,
@@ -72,7 +80,8 @@ enum Work {
 impl Work {
     /// Whether it came from the server's own code, for one channel.
     fn is_mail(&self) -> bool {
-        matches!(self, Work::Call(Call::Info(_) | Call::Intercepted(_) | Call::Heard(..)))
+        let is_call = matches!(self, Work::Call(Call::Info(_) | Call::Intercepted(_) | Call::Heard(..)));
+        is_call || matches!(self, Work::Positioned(..) | Work::Position(_))
     }
 }
 
@@ -100,6 +109,9 @@ pub(crate) struct Host {
     /// Channels that said what can't be encoded, and why not: they crash when their handlers are through.
     #[expect(clippy::box_collection, reason = "none at rest: 8 bytes of each connection, not 24")]
     doomed: Option<Box<Vec<(ChannelId, String)>>>,
+    /// Subscriptions with positions that the client has not caught up with.
+    #[expect(clippy::box_collection, reason = "none at rest: 8 bytes of each connection, not 24")]
+    behind: Option<Box<Vec<Behind>>>,
     /// Bytes sent, through the shard or past it, since [`Host::awaits_shard`] last found that it has nothing of this connection.
     ahead_bytes: u32,
     closed: bool,
@@ -121,6 +133,7 @@ impl Host {
             clogged: 0,
             fatal: None,
             doomed: None,
+            behind: None,
             ahead_bytes: 0,
             closed: false,
         }
@@ -230,11 +243,19 @@ impl Host {
         awaits
     }
 
-    /// Polls the waiting handlers and takes the mail. What they say is in `out`.
+    /// Polls the waiting handlers, takes the mail and lets subscriptions catch up. What there is to say is in `out`.
     ///
     /// # Errors
     /// [`Fatal`]: close the socket with 1011.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), Fatal> {
+        self.poll_channels(cx, out)?;
+        if self.behind.is_some() {
+            self.catch_up(cx, out);
+        }
+        self.verdict()
+    }
+
+    fn poll_channels(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), Fatal> {
         for _ in 0..MAIL_ROUNDS_PER_POLL {
             effect::discard();
             while self.fatal.is_none()
@@ -275,6 +296,8 @@ impl Host {
                         Err(why) => self.doom(channel, why),
                         Ok(()) => {}
                     },
+                    Mail::Positioned(broadcast, offset) => self.work(at, Work::Positioned(broadcast, offset), cx, out),
+                    Mail::Behind(after) => self.fell_behind(at, after),
                 }
             }
         }
@@ -316,6 +339,7 @@ impl Host {
     fn give_up_topics(&mut self, farewell: &[u8]) -> Vec<Boxed> {
         self.conn.refuse_mail();
         self.doomed = None;
+        self.behind = None;
         let entries = self.socket.drain();
         for entry in &entries {
             self.hub().unsubscribe(&self.conn, Arc::clone(&entry.topic), Role::Fastlane(entry.id));

@@ -23,6 +23,7 @@
 //! | `Endpoint.subscribe/1` | [`Cx::subscribe`] in a channel, [`Endpoint::subscribe`] elsewhere |
 //! | `Endpoint.broadcast/3` | [`Endpoint::broadcast`], [`Cx::broadcast_on`] |
 //! | `Endpoint.broadcast(id, "disconnect", %{})` | [`Endpoint::disconnect`] |
+//! | (nothing: what is broadcast while a client is away is lost) | [`Endpoint::keep`] |
 //! | `Presence.track/3`, `update/3`, `untrack/2`, `list/1` | [`Cx::track`], [`Cx::update`], [`Cx::untrack`], [`Cx::presences`] |
 //! | `Phoenix.ChannelTest` | [`testing`](crate::testing) |
 //!
@@ -51,7 +52,7 @@ pub use subscriber::{Broadcast, RecvError, Subscriber, TooManySubscriptions};
 pub use crate::outbox::Undelivered;
 pub use crate::presence::TrackError;
 pub use crate::protocol::message::{ParseError, Payload, PayloadError, Reply};
-pub use crate::pubsub::Overloaded;
+pub use crate::pubsub::{HistoryOptions, OnSlow, Overloaded};
 
 /// One joined topic.
 ///

@@ -34,7 +34,9 @@ pub use self::mcp_servers::{
     McpEra, McpHttpSettings, McpInstances, McpServerSettings, McpServerTransport, McpStart, McpStdioSettings,
 };
 use self::rules::Held;
-pub use self::settings::{AuthMethod, CheckOrigin, Jwt, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
+pub use self::settings::{
+    AuthMethod, CheckOrigin, HistoryDurability, Jwt, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings,
+};
 #[cfg(test)]
 pub use self::settings::{SECRET_BYTES_MIN, Secret};
 use self::settings::{SECTIONS, TABLE};

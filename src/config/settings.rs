@@ -199,6 +199,33 @@ settings! {
         patterns: Vec<String> = Is(""), Kind::List(&Kind::Topic);
     }
 
+    /// What topics keep, for clients that come back and ask for what they missed. None keeps anything unless it is named here.
+    history: History {
+        /// Topics, or patterns of them, that keep what is broadcast on them. A client that resumes one and reads too slowly gets
+        /// what it misses once it has room, or is told that it has missed something.
+        topics: Vec<String> = Is(""), Kind::List(&Kind::Topic);
+        /// Such as above, but of what waits for a slow client only the latest of each event, and of each value of `latest_key`, is
+        /// left. What stands in an earlier list counts.
+        latest: Vec<String> = Is(""), Kind::List(&Kind::Topic);
+        /// The field of a payload whose values have each a latest, such as `symbol`.
+        latest_key: Option<String> = Unset, Kind::Text;
+        /// Such as above, but the connection of a slow client is closed.
+        disconnect: Vec<String> = Is(""), Kind::List(&Kind::Topic);
+        /// Whether what topics keep is in memory alone, or is stored when the server stops in order (with `store.path`), so that
+        /// clients resume behind a restart what they missed. After a crash they are told of a gap in either case.
+        durability: HistoryDurability = Is("memory"), Kind::Choice(&["memory", "restart"]);
+        /// Broadcasts that one topic keeps; as with the other bounds, the oldest go.
+        messages_max: usize = Is("1_000"), count("messages", 1, 10_000_000);
+        /// Bytes of one topic's broadcasts.
+        bytes_max: usize = Is("1_048_576"), bytes(1_024, GIB);
+        /// How long a broadcast is kept.
+        age_ms: u64 = Is("300_000"), milliseconds(100, 30 * 24 * HOUR_MS);
+        /// Topics that keep something at once; further ones do not.
+        topics_max: usize = Is("100_000"), count("topics", 1, 10_000_000);
+        /// Bytes of all topics' broadcasts together; beyond it the topic that is published on keeps less.
+        total_bytes_max: usize = Is("268_435_456"), bytes(1_024, 100 * GIB);
+    }
+
     /// Queues: messages that must arrive. Each queue is a topic of its name.
     queues: Queues {
         /// Queues, or patterns of them, whose messages are in the store's file, synced, before a producer is answered. `session:*`
@@ -381,6 +408,16 @@ pub enum Mode {
     Development,
     /// Any address; needs a secret and authentication.
     Production,
+}
+
+/// `history.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryDurability {
+    /// In memory alone.
+    Memory,
+    /// Stored at a stop in order.
+    Restart,
 }
 
 /// How a log line looks.

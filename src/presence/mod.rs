@@ -13,14 +13,11 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::outbox::{Broadcast, Conn};
 use crate::protocol::limits::PRESENCES_PER_CHANNEL_MAX;
-use crate::protocol::message::Payload;
+use crate::protocol::message::{PRESENCE_DIFF, Payload};
 use crate::protocol::presence::{self as values, Diff, Meta, NotPresent, Owner, Replica, ReplicaRef, UnsafeKey};
 use crate::protocol::socket::ChannelId;
 use crate::pubsub::Hub;
 use crate::random;
-
-/// Event that tells subscribers of joins and leaves: `{"joins": {…}, "leaves": {…}}`.
-pub const PRESENCE_DIFF: &str = "presence_diff";
 
 /// The presences of a server. Cloned handles share them.
 #[derive(Clone, Debug)]

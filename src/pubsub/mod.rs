@@ -6,8 +6,11 @@
 //! Order: what one connection sends through its shard (its broadcasts, and what it says afterwards) reaches it in that
 //! order, because it is one queue. Different publishers have no order among each other, as in Phoenix.
 
+mod history;
 mod listener;
 mod load;
+mod positioned;
+mod resuming;
 mod shard;
 
 use std::panic::AssertUnwindSafe;
@@ -25,9 +28,14 @@ use crate::protocol::limits::SHARD_COMMANDS_MAX;
 use crate::protocol::message::Payload;
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire::WireVersion;
+pub(crate) use history::{Histories, Kept};
+pub use history::{HistoryOptions, OnSlow};
 use listener::Listener;
 pub(crate) use listener::{Audience, Listening, Received};
 use load::{Backlog, Load};
+pub(crate) use positioned::{write_broadcast, write_position};
+pub(crate) use resuming::Behind;
+use resuming::Resumable;
 
 /// What a connection wants of a topic.
 #[derive(Debug)]
@@ -46,6 +54,8 @@ pub(crate) enum Subscription {
         /// Comes with each mail.
         tag: Tag,
     },
+    /// As `Fastlane`, with positions.
+    Resumable(Box<Resumable>),
     /// The connection itself listens for `disconnect` on its socket id.
     SocketId,
 }
@@ -64,13 +74,47 @@ pub(crate) enum Role {
 enum Command {
     Register(Arc<Conn>),
     Unregister(Arc<Conn>),
-    Subscribe { conn: Arc<Conn>, topic: Arc<str>, subscription: Subscription, first: Vec<u8> },
-    Unsubscribe { conn: Arc<Conn>, topic: Arc<str>, role: Role },
-    Listen { topic: Arc<str>, listener: Listener },
-    Unlisten { topic: Arc<str>, id: u64 },
-    Count { topic: Arc<str>, answer: oneshot::Sender<usize> },
-    Publish { broadcast: Arc<Broadcast>, fence: Option<Arc<Conn>> },
-    Direct { conn: Arc<Conn>, bytes: Vec<u8> },
+    Subscribe {
+        conn: Arc<Conn>,
+        topic: Arc<str>,
+        subscription: Subscription,
+        first: Vec<u8>,
+    },
+    Unsubscribe {
+        conn: Arc<Conn>,
+        topic: Arc<str>,
+        role: Role,
+    },
+    Listen {
+        topic: Arc<str>,
+        listener: Listener,
+    },
+    Unlisten {
+        topic: Arc<str>,
+        id: u64,
+    },
+    Count {
+        topic: Arc<str>,
+        answer: oneshot::Sender<usize>,
+    },
+    /// A broadcast, and its offset where its topic has a history.
+    Publish {
+        broadcast: Arc<Broadcast>,
+        offset: Option<u64>,
+        fence: Option<Arc<Conn>>,
+    },
+    /// A reader that was behind has been given everything up to an offset, the last of it with this.
+    CaughtUp {
+        conn: Arc<Conn>,
+        topic: Arc<str>,
+        channel: ChannelId,
+        after: u64,
+        last: Vec<u8>,
+    },
+    Direct {
+        conn: Arc<Conn>,
+        bytes: Vec<u8>,
+    },
     Order(Control, usize),
 }
 
@@ -98,6 +142,7 @@ struct Inner {
     next_id: AtomicU64,
     live: AtomicUsize,
     load: Arc<Load>,
+    histories: Arc<Histories>,
 }
 
 /// A conversation that has not ended: its last output and its handlers included.
@@ -122,15 +167,18 @@ impl Hub {
     /// Starts `shards` shard tasks (at least one) on the current runtime. They end when the last handle is dropped.
     pub fn start(shards: usize) -> (Hub, Vec<JoinHandle<()>>) {
         let load = Arc::<Load>::default();
+        let histories = Arc::<Histories>::default();
         let (shards, tasks) = (0..shards.clamp(1, usize::from(u16::MAX)))
-            .map(|_| {
+            .map(|index| {
                 let (commands, receiver) = mpsc::unbounded_channel();
                 let (backlog, holds) = (Arc::<Backlog>::default(), Arc::<Holds>::default());
-                let running = shard::run(receiver, Arc::clone(&backlog), Arc::clone(&load), Arc::clone(&holds));
+                // One of them looks after the histories beside its own work.
+                let kept = (index == 0).then(|| Arc::clone(&histories));
+                let running = shard::run(receiver, Arc::clone(&backlog), Arc::clone(&load), Arc::clone(&holds), kept);
                 (ShardHandle { commands, backlog, holds }, tokio::spawn(watched(running)))
             })
             .unzip();
-        let inner = Inner { shards, next_id: AtomicU64::new(1), live: AtomicUsize::new(0), load };
+        let inner = Inner { shards, next_id: AtomicU64::new(1), live: AtomicUsize::new(0), load, histories };
         (Hub { inner: Arc::new(inner) }, tasks)
     }
 
@@ -164,13 +212,25 @@ impl Hub {
     /// Publishes on behalf of a connection, whose own output from here on follows the broadcast.
     pub(crate) fn publish(&self, broadcast: Broadcast, from: Option<&Arc<Conn>>) {
         let broadcast = Arc::new(broadcast);
+        match self.inner.histories.numbering(&broadcast) {
+            None => self.hand_on(&broadcast, None, from),
+            Some(kept) => kept.append(&broadcast, |offset| self.hand_on(&broadcast, Some(offset), from)),
+        }
+    }
+
+    fn hand_on(&self, broadcast: &Arc<Broadcast>, offset: Option<u64>, from: Option<&Arc<Conn>>) {
         for index in 0..self.inner.shards.len() {
             let fence = from.filter(|conn| conn.shard() == index).cloned();
             if let Some(conn) = &fence {
                 conn.raise_fence();
             }
-            self.command(index, Command::Publish { broadcast: Arc::clone(&broadcast), fence });
+            self.command(index, Command::Publish { broadcast: Arc::clone(broadcast), offset, fence });
         }
+    }
+
+    /// The topics with history.
+    pub(crate) fn histories(&self) -> &Histories {
+        &self.inner.histories
     }
 
     /// Subscribes. `first` is written to the connection before anything of the topic: the reply to its join.

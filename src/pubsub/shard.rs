@@ -18,10 +18,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::listener::{Audience, Listener};
 use super::load::{Backlog, Load};
-use super::{Command, Holds, Role, Subscription};
+use super::positioned;
+use super::resuming::Resumable;
+use super::{Command, Histories, Holds, Role, Subscription};
 use crate::clock;
 use crate::metrics::METRICS;
 use crate::outbox::{Broadcast, Conn, Control, Mail};
+use crate::protocol::history::Offer;
 use crate::protocol::message::DISCONNECT;
 use crate::protocol::websocket::{self, Opcode};
 use crate::protocol::wire::{self, Kind, WireVersion};
@@ -47,6 +50,7 @@ impl Subscriber {
         let Subscriber::Connection { slot, subscription } = self else { return false };
         let held = match subscription {
             Subscription::Fastlane { channel, .. } => Role::Fastlane(*channel),
+            Subscription::Resumable(resumable) => Role::Fastlane(resumable.channel),
             Subscription::Inbox { channel, .. } => Role::Inbox(*channel),
             Subscription::SocketId => Role::SocketId,
         };
@@ -67,7 +71,17 @@ struct Member {
 struct Staged {
     slot: u32,
     items: Vec<u32>,
+    /// Of all items together.
+    bytes: usize,
     fences: u32,
+}
+
+/// A broadcast's frames, as far as somebody gets them: plain and with its offset, by wire version. None inside where the
+/// version can't carry it.
+#[derive(Default)]
+struct Encoded {
+    plain: [Option<Option<u32>>; 2],
+    positioned: [Option<Option<u32>>; 2],
 }
 
 #[derive(Default)]
@@ -87,11 +101,13 @@ pub(super) async fn run(
     backlog: Arc<Backlog>,
     load: Arc<Load>,
     holds: Arc<Holds>,
+    histories: Option<Arc<Histories>>,
 ) {
     let mut shard = Shard::default();
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = 0_usize;
 
     loop {
         // Both arms are cancel-safe: recv_many loses nothing, a tick missed is a tick later.
@@ -115,6 +131,10 @@ pub(super) async fn run(
             _ = tick.tick() => {
                 shard.close_idle();
                 backlog.look(&load);
+                ticks = ticks.wrapping_add(1);
+                if let Some(histories) = &histories {
+                    histories.sweep(ticks, clock::now());
+                }
             }
         }
     }
@@ -162,8 +182,20 @@ impl Shard {
                     |subscriber: &Subscriber| matches!(subscriber, Subscriber::Listener(listener) if listener.id == id);
                 self.unsubscribe(&topic, is_over, false);
             }
-            Command::Publish { broadcast, fence } => {
-                self.publish(&broadcast);
+            Command::CaughtUp { conn, topic, channel, after, last } => {
+                let Some(slot) = slot_of(&conn) else { return conn.lower_fence(1) };
+                self.stage_bytes(&conn, &last);
+                let role = Role::Fastlane(channel);
+                let subscribers = self.topics.get_mut(&topic).into_iter().flatten();
+                for subscriber in subscribers.filter(|subscriber| subscriber.is(slot, role)) {
+                    if let Subscriber::Connection { subscription: Subscription::Resumable(resumable), .. } = subscriber
+                    {
+                        resumable.reader.caught_up(after);
+                    }
+                }
+            }
+            Command::Publish { broadcast, offset, fence } => {
+                self.publish(&broadcast, offset);
                 if let Some(conn) = fence {
                     self.stage_bytes(&conn, &[]);
                 }
@@ -197,13 +229,13 @@ impl Shard {
         }
     }
 
-    fn publish(&mut self, broadcast: &Arc<Broadcast>) {
+    fn publish(&mut self, broadcast: &Arc<Broadcast>, offset: Option<u64>) {
         let Some(held) = self.topics.get_mut(&*broadcast.topic) else {
             return;
         };
-        let subscribers = std::mem::take(held);
-        let (mut v1, mut v2) = (None, None);
-        for subscriber in &subscribers {
+        let mut subscribers = std::mem::take(held);
+        let mut encoded = Encoded::default();
+        for subscriber in &mut subscribers {
             let (slot, subscription) = match subscriber {
                 Subscriber::Connection { slot, subscription } => (*slot, subscription),
                 Subscriber::Listener(listener) => {
@@ -213,36 +245,87 @@ impl Shard {
             };
             let member = &self.members[slot as usize];
             let is_excepted = |channel| broadcast.except == Some((member.conn.id(), channel));
-            match subscription {
-                Subscription::SocketId => {
+            match (subscription, offset) {
+                (Subscription::SocketId, _) => {
                     if &*broadcast.event == DISCONNECT {
                         member.conn.order(Control::Disconnect);
                     }
                 }
-                Subscription::Fastlane { channel, .. } | Subscription::Inbox { channel, .. }
+                (Subscription::Resumable(resumable), Some(offset)) => {
+                    let is_excepted = is_excepted(resumable.channel);
+                    self.offer(slot, resumable, broadcast, offset, is_excepted, &mut encoded);
+                }
+                (Subscription::Fastlane { channel, .. } | Subscription::Inbox { channel, .. }, _)
                     if is_excepted(*channel) => {}
+                (Subscription::Resumable(resumable), None) if is_excepted(resumable.channel) => {}
                 // A connection whose inbox is full closes itself; the shard goes on.
-                Subscription::Inbox { channel, tag } => {
+                (Subscription::Inbox { channel, tag }, _) => {
                     let _ = member.conn.post(*channel, Mail::Heard(Arc::clone(broadcast), Arc::clone(tag)));
                 }
-                Subscription::Fastlane { channel, intercept } if intercept.contains(&&*broadcast.event) => {
+                (Subscription::Fastlane { channel, intercept }, _) if intercept.contains(&&*broadcast.event) => {
                     let _ = member.conn.post(*channel, Mail::Intercepted(Arc::clone(broadcast)));
                 }
-                Subscription::Fastlane { .. } => {
+                (Subscription::Resumable(resumable), None) if resumable.intercept.contains(&&*broadcast.event) => {
+                    let _ = member.conn.post(resumable.channel, Mail::Intercepted(Arc::clone(broadcast)));
+                }
+                (Subscription::Fastlane { .. } | Subscription::Resumable(_), _) => {
                     let version = member.conn.version();
-                    let cached = if version == WireVersion::V1 { &mut v1 } else { &mut v2 };
-                    let item = match *cached {
+                    let item = match encoded.plain[version as usize] {
                         Some(item) => item,
-                        None => *cached.insert(self.encode(version, broadcast)),
+                        None => *encoded.plain[version as usize].insert(self.encode(version, broadcast)),
                     };
                     if let Some(item) = item {
-                        self.stage(slot).items.push(item);
+                        self.stage_item(slot, item);
                     }
                 }
             }
         }
         if let Some(held) = self.topics.get_mut(&*broadcast.topic) {
             *held = subscribers;
+        }
+    }
+
+    /// Gives a broadcast with an offset to one who can resume, if there is room; else the connection gets it from the history.
+    fn offer(
+        &mut self,
+        slot: u32,
+        resumable: &mut Resumable,
+        broadcast: &Arc<Broadcast>,
+        offset: u64,
+        is_excepted: bool,
+        encoded: &mut Encoded,
+    ) {
+        let after = resumable.reader.after();
+        let conn = Arc::clone(&self.members[slot as usize].conn);
+        if resumable.by_mail {
+            let has_room = conn.has_room_for_mail() && conn.has_room_for(self.staged_bytes(slot));
+            let _ = match resumable.reader.offer(offset, has_room || !resumable.gives_way) {
+                Offer::Give => conn.post(resumable.channel, Mail::Positioned(Arc::clone(broadcast), offset)),
+                Offer::Skip => Ok(()),
+                Offer::FallBehind => conn.post(resumable.channel, Mail::Behind(after)),
+            };
+            return;
+        }
+        let version = conn.version();
+        let item = if is_excepted {
+            Some(self.encode_position(version, &broadcast.topic, offset))
+        } else {
+            match encoded.positioned[version as usize] {
+                Some(item) => item,
+                None => *encoded.positioned[version as usize].insert(self.encode_at(version, broadcast, offset)),
+            }
+        };
+        let bytes = item.map_or(0, |item| self.items[item as usize].len());
+        let has_room = !resumable.gives_way || conn.has_room_for(self.staged_bytes(slot) + bytes);
+        match (resumable.reader.offer(offset, has_room), item) {
+            (Offer::Give, Some(item)) => self.stage_item(slot, item),
+            (Offer::Give, None) | (Offer::Skip, _) => {}
+            (Offer::FallBehind, _) => {
+                // What is staged goes out before what the connection now sends by itself.
+                conn.raise_fence();
+                self.stage(slot).fences += 1;
+                let _ = conn.post(resumable.channel, Mail::Behind(after));
+            }
         }
     }
 
@@ -265,6 +348,18 @@ impl Shard {
         }
     }
 
+    /// As [`Shard::encode`], with the offset.
+    fn encode_at(&mut self, version: WireVersion, broadcast: &Broadcast, offset: u64) -> Option<u32> {
+        let start = self.arena.len();
+        positioned::write_broadcast(&mut self.arena, version, broadcast, offset).then(|| self.item(start))
+    }
+
+    fn encode_position(&mut self, version: WireVersion, topic: &str, offset: u64) -> u32 {
+        let start = self.arena.len();
+        positioned::write_position(&mut self.arena, version, topic, offset);
+        self.item(start)
+    }
+
     fn item(&mut self, start: usize) -> u32 {
         self.items.push(start..self.arena.len());
         u32::try_from(self.items.len() - 1).expect("a batch has fewer items than u32::MAX")
@@ -273,14 +368,25 @@ impl Shard {
     /// Stages bytes that the connection's owner sent through the shard; one fence passes with them.
     fn stage_bytes(&mut self, conn: &Arc<Conn>, bytes: &[u8]) {
         let Some(slot) = slot_of(conn) else { return conn.lower_fence(1) };
-        let item = (!bytes.is_empty()).then(|| {
+        self.stage(slot).fences += 1;
+        if !bytes.is_empty() {
             let start = self.arena.len();
             self.arena.extend_from_slice(bytes);
-            self.item(start)
-        });
+            let item = self.item(start);
+            self.stage_item(slot, item);
+        }
+    }
+
+    fn stage_item(&mut self, slot: u32, item: u32) {
+        let bytes = self.items[item as usize].len();
         let staged = self.stage(slot);
-        staged.fences += 1;
-        staged.items.extend(item);
+        staged.items.push(item);
+        staged.bytes += bytes;
+    }
+
+    /// Bytes that are staged for a connection.
+    fn staged_bytes(&self, slot: u32) -> usize {
+        self.members[slot as usize].staged.map_or(0, |at| self.staged[at as usize].bytes)
     }
 
     fn stage(&mut self, slot: u32) -> &mut Staged {
@@ -306,6 +412,7 @@ impl Shard {
             member.conn.send(&self.scratch);
             member.conn.lower_fence(staged.fences);
             staged.items.clear();
+            staged.bytes = 0;
             staged.fences = 0;
             staged.slot = u32::MAX;
         }
@@ -334,6 +441,7 @@ impl Shard {
         }
         for staged in &mut self.staged[..self.staged_len] {
             staged.items.clear();
+            staged.bytes = 0;
             staged.fences = 0;
         }
         self.staged_len = 0;

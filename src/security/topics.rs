@@ -11,12 +11,11 @@ use std::sync::Arc;
 use crate::channel::{Channel, Cx, JoinCx, Next, Payload, Refusal};
 use crate::clock;
 use crate::protocol::mcp::ACCESS_TOKEN;
+use crate::protocol::message::{GAP, POSITION, PRESENCE_DIFF};
 use crate::protocol::topic::is_reserved;
 
 use super::stay::{Stay, UNAUTHORIZED};
 
-/// Event of a change among those present.
-const PRESENCE_DIFF: &str = "presence_diff";
 /// Event of all who are present.
 const PRESENCE_STATE: &str = "presence_state";
 
@@ -53,7 +52,9 @@ impl Channel for TopicChannel {
         if event == ACCESS_TOKEN {
             return self.stay.renew(&payload, cx, |grants| grants.may_join(cx.topic())).await;
         }
-        let is_reserved = event.starts_with("phx_") || event.starts_with("presence_");
+        // What clients believe of the server is not to be had from another client.
+        let is_reserved =
+            event.starts_with("phx_") || event.starts_with("presence_") || matches!(event, POSITION | GAP);
         if is_reserved || !self.stay.may(|grants| grants.may_broadcast(cx.topic())) {
             self.stay.denied(cx.topic(), "topics:broadcast");
             return Next::error(Payload::reason(UNAUTHORIZED));

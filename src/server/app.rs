@@ -9,8 +9,8 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    DrainOptions, McpHttpOptions, Server, ServerOptions, admin, admin_queues, admin_store, pages, queues, security,
-    upstreams,
+    DrainOptions, McpHttpOptions, Server, ServerOptions, admin, admin_queues, admin_store, history, pages, queues,
+    security, upstreams,
 };
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{AuthMethod, CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
@@ -78,6 +78,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         None => Deployment::in_memory(),
         Some(path) => Deployment::open(path).await?,
     };
+    history::keep(&endpoint, &settings);
+    history::restore(&endpoint, deployment.store()).await.context("reading what topics kept from the store")?;
     endpoint.use_queues(queues::open(&deployment, &settings).await.context("reading queues from the store")?);
     let security = Security::start(&endpoint, &deployment, security::options(&settings)?).await?;
     let mcp = mcp(&settings, &endpoint, &deployment, (!is_open).then_some(&security))?;
@@ -115,6 +117,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     if tokio::time::timeout(STORE_END, endpoint.queues().flush()).await.is_err() {
         tracing::warn!("what queues had decided last was not stored in time: some messages will come again");
+    }
+    match tokio::time::timeout(STORE_END, history::store(&endpoint, deployment.store())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what topics keep was not stored: clients will be told of a gap"),
+        Err(_) => tracing::warn!("what topics keep was not stored in time: clients will be told of a gap"),
     }
     if tokio::time::timeout(STORE_END, deployment.close()).await.is_err() {
         tracing::warn!("the store was not closed in time; it will be checked when it is opened again");

@@ -5,6 +5,7 @@ mod admin_queues;
 mod admin_store;
 mod app;
 mod drain;
+mod history;
 mod pages;
 mod queues;
 mod security;

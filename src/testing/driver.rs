@@ -111,6 +111,9 @@ impl Driver {
             }
         }
         self.deliver();
+        if self.host.can_catch_up() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 

@@ -22,6 +22,7 @@ mod mcp_schema;
 mod order;
 mod queue;
 mod reference;
+mod resuming;
 mod security;
 mod sequence;
 mod shutdown;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use super::answer::text;
+use super::resuming::with_position;
 use super::{Fatal, Host, Joining, Slot, Waiting};
 use crate::channel::context::Env;
 use crate::channel::erased::Boxed;
@@ -31,8 +32,17 @@ impl Host {
             return self.answer(out, &join_ref, &reference, &name, &reply);
         }
 
-        let joining =
-            Joining { reference: reference.clone(), replaced, intercept: factory.intercept(), waiting: Waiting::new() };
+        let intercept = factory.intercept();
+        let resume = match self.wanted(&topic, &params) {
+            Ok(resume) => resume,
+            Err(bad) => {
+                let reply = Reply::error(Payload::reason(&bad.to_string()));
+                self.answer(out, &join_ref, &reference, &name, &reply);
+                return self.close_replaced(&topic, replaced, out);
+            }
+        };
+
+        let joining = Joining { reference: reference.clone(), replaced, intercept, resume, waiting: Waiting::new() };
         let slot = Slot::Joining(Box::new(joining));
         let channel = self.socket.insert(Arc::clone(&topic), join_ref, &reference, slot);
         let env = Env {
@@ -58,18 +68,38 @@ impl Host {
         let channel = entry.id;
         let Slot::Joining(joining) = &mut entry.state else { unreachable!("only a pending join is answered") };
         let (reference, replaced, intercept) = (joining.reference.clone(), joining.replaced.take(), joining.intercept);
+        let resume = joining.resume.take();
         let (topic, join_ref) = (Arc::clone(&entry.topic), entry.join_ref.clone());
         let waiting = self.rest(at, state);
 
-        let mut first = Vec::new();
-        let name = text(&topic);
-        if let Err(error) = self.encode_reply(&mut first, &join_ref, &reference, &name, &Reply::ok(response)) {
-            self.fatal = Some(Box::new(Fatal(format!("the answer to a join: {error}"))));
-            return;
-        }
         self.flush(out);
-        let subscription = Subscription::Fastlane { channel, intercept };
-        self.hub().subscribe(&self.conn, Arc::clone(&topic), subscription, first);
+        let name = text(&topic);
+        let encode = |response| {
+            let mut first = Vec::new();
+            self.encode_reply(&mut first, &join_ref, &reference, &name, &Reply::ok(response)).map(|()| first)
+        };
+        let subscribed = match resume.and_then(|resume| Some((resume, self.kept_behind(&topic, &response)?))) {
+            Some((resume, kept)) => {
+                let first = |position| encode(with_position(&response, &position));
+                self.hub().subscribe_behind(&self.conn, &kept, &resume, (channel, intercept), first)
+            }
+            None => encode(response).map(|first| {
+                let subscription = Subscription::Fastlane { channel, intercept };
+                self.hub().subscribe(&self.conn, Arc::clone(&topic), subscription, first);
+                None
+            }),
+        };
+        match subscribed {
+            Ok(None) => {}
+            Ok(Some(behind)) => self.falls_behind(behind),
+            Err(error) => {
+                self.fatal = Some(Box::new(Fatal(format!("the answer to a join: {error}"))));
+                return;
+            }
+        }
+        if self.behind.is_some() {
+            self.catch_up(cx, out);
+        }
         self.close_replaced(&topic, replaced, out);
         self.resume(&topic, channel, waiting, cx, out);
     }

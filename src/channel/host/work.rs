@@ -14,7 +14,7 @@ use crate::protocol::limits::CHANNEL_WAITING_MAX;
 use crate::protocol::message::{PHX_CLOSE, PHX_ERROR, Payload, Ref, Reply};
 use crate::protocol::socket::ChannelId;
 use crate::protocol::wire;
-use crate::pubsub::Role;
+use crate::pubsub::{Role, write_position};
 
 /// What a broadcast counts at least towards the bytes that a connection may have ahead in its shard. It costs a write a
 /// subscriber, so a connection has some 60 under way, however small they are.
@@ -80,6 +80,10 @@ impl Host {
                     unreachable!("perform is called for idle channels");
                 };
                 self.run(state.call(call), cx, out);
+            }
+            Work::Positioned(broadcast, offset) => self.positioned(at, broadcast, offset, cx, out),
+            Work::Position(offset) => {
+                write_position(out, self.conn.version(), &self.socket.entry(at).topic, offset);
             }
             Work::Crash(_) => self.stop(at, Reason::Crashed("an event that is no string".to_owned()), cx, out),
             Work::Leave { reference, .. } => {
@@ -220,7 +224,7 @@ impl Host {
             Work::Call(Call::Message { reference, .. }) | Work::Crash(reference) => {
                 self.unmatched(&reference, &text(topic), out);
             }
-            Work::Call(_) => {}
+            Work::Call(_) | Work::Positioned(..) | Work::Position(_) => {}
             Work::Leave { join_ref, reference } => {
                 self.answer(out, &join_ref, &reference, &text(topic), &Reply::ok(Payload::EMPTY));
             }

@@ -279,6 +279,9 @@ impl Session {
                 return Poll::Ready(());
             }
             if !was_behind || self.is_behind() {
+                if self.host.can_catch_up() {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
         }

@@ -138,7 +138,9 @@ impl Task {
             match self.poll_read(cx, out)? {
                 Poll::Pending => {
                     // What the reads brought about may have left output or mail behind.
-                    let _ = self.poll_write(cx)?;
+                    if self.poll_write(cx)?.is_ready() && self.host.can_catch_up() {
+                        cx.waker().wake_by_ref();
+                    }
                     return Ok(());
                 }
                 Poll::Ready(()) => self.host.flush(out),

@@ -19,7 +19,7 @@ use crate::transcripts::http;
 pub use kernel::{reset_at_end, trickle, until_read, write_all};
 pub use peer::{Message, Peer, connect, handshake};
 pub use poll::Poll;
-use probe::Probe;
+use probe::{Plain, Probe};
 pub use probe::{Tell, World};
 
 /// Bounds every wait for something that has to happen.
@@ -28,7 +28,8 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Workers of each server, and so its shards: connections take them in turn.
 pub const SHARDS: usize = 2;
 
-/// A server in this process; its socket at `/socket` routes `probe:*` to the probe channel.
+/// A server in this process; its socket at `/socket` routes `probe:*` to the probe channel, which intercepts events, and
+/// `plain:*` to one that does nothing.
 pub struct Lab {
     /// The server's endpoint.
     pub endpoint: Endpoint,
@@ -69,6 +70,7 @@ impl Lab {
             .socket("/socket")
             .connect(|info| std::future::ready(Ok(connected(&info))))
             .channel_with::<Probe>("probe:*", world.clone())
+            .channel::<Plain>("plain:*")
             .options(socket);
         let root = warp::path::end().map(|| warp::Reply::into_response("the root\n"));
         let running = Server::new(&endpoint)

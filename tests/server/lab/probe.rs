@@ -242,6 +242,17 @@ impl Channel for Probe {
     }
 }
 
+/// A channel that only listens.
+pub struct Plain;
+
+impl Channel for Plain {
+    type Info = ();
+
+    async fn join(_topic: &str, _params: Payload, _cx: &mut JoinCx<Self>) -> Result<(Self, Payload), Refusal> {
+        Ok((Plain, Payload::EMPTY))
+    }
+}
+
 /// As large a payload as asked for.
 fn big(asked: &Payload) -> Value {
     let asked: Value = asked.parse().expect("JSON");
