@@ -1,4 +1,4 @@
-// MCP sessions and queues over a stock phoenix.js socket.
+// MCP sessions, queues and topics that resume, over a stock phoenix.js socket.
 
 export { McpTransport, McpTransportError } from "./mcp.js"
 export type { JsonRpcId, JsonRpcMessage, McpTransportErrorKind, McpTransportOptions } from "./mcp.js"
@@ -12,3 +12,5 @@ export type {
   QueueMessage,
   QueuePriority,
 } from "./reliable.js"
+export { Resume, withResume } from "./resume.js"
+export type { GapReason, ResumeGap, ResumeOptions, ResumePosition } from "./resume.js"

@@ -43,7 +43,7 @@ describe("the package", () => {
 
   test("has the build, the sources, the README and the licences, and nothing else", () => {
     assert.deepEqual(
-      files.filter((path) => !/^(dist\/(esm|cjs)|src)\/(index|mcp|phoenix|reliable)\.(ts|js|d\.ts)(\.map)?$/.test(path)),
+      files.filter((path) => !/^(dist\/(esm|cjs)|src)\/(index|mcp|phoenix|reliable|resume)\.(ts|js|d\.ts)(\.map)?$/.test(path)),
       ["LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "dist/cjs/package.json", "package.json"],
     )
     for (const path of ["dist/esm/index.js", "dist/esm/index.d.ts", "dist/cjs/index.js", "dist/cjs/index.d.ts", "src/index.ts"]) {

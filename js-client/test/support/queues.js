@@ -27,7 +27,7 @@ const PATIENCE_MS = 20_000
 const PRODUCER_TIMEOUT_MS = 1_000
 
 /** A port that was free a moment ago: a server that was killed comes back where its clients look for it. */
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1")
   await once(server, "listening")
   const { port } = server.address()
