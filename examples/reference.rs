@@ -2,7 +2,7 @@
 //! and channels says, this one has to say as well.
 //!
 //! `reference --port N` listens on 127.0.0.1 (N = 0 for a free port) and prints `listening on ADDRESS`. With
-//! `--tls-certificate FILE --tls-key FILE` it does so with TLS.
+//! `--tls-certificate FILE --tls-key FILE` it does so with TLS, with `--history PATTERN` the topics that match keep history.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bennu::channel::{
-    Channel, Compression, ConnectError, ConnectInfo, Connected, Cx, Endpoint, JoinCx, LongPollOptions, Next, Payload,
-    PayloadError, Refusal, Reply, SocketSpec, SocketSpecBuilder, StopReason, TrackError,
+    Channel, Compression, ConnectError, ConnectInfo, Connected, Cx, Endpoint, HistoryOptions, JoinCx, LongPollOptions,
+    Next, Payload, PayloadError, Refusal, Reply, SocketSpec, SocketSpecBuilder, StopReason, TrackError,
 };
 use bennu::protocol::origin::{OriginPolicy, OriginRule};
 use bennu::server::{self, Server, TlsOptions};
@@ -24,26 +24,34 @@ use warp::Filter;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut port = 4100;
-    let (mut certificate, mut key) = (None, None);
+    let (mut certificate, mut key, mut history) = (None, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match (argument.as_str(), arguments.next()) {
             ("--port", Some(value)) => port = value.parse()?,
             ("--tls-certificate", Some(value)) => certificate = Some(value),
             ("--tls-key", Some(value)) => key = Some(value),
+            ("--history", Some(pattern)) => history = Some(pattern),
             (other, _) => {
-                let expected = "--port N, --tls-certificate FILE or --tls-key FILE";
+                let expected = "--port N, --tls-certificate FILE, --tls-key FILE or --history PATTERN";
                 return Err(format!("expected {expected}, got {other:?}").into());
             }
         }
     }
     let runtime = server::runtime(0)?;
     let tls = certificate.zip(key).map(|(certificate, key)| TlsOptions::new(certificate, key));
-    runtime.block_on(serve(SocketAddr::from(([127, 0, 0, 1], port)), tls))
+    runtime.block_on(serve(SocketAddr::from(([127, 0, 0, 1], port)), tls, history))
 }
 
-async fn serve(address: SocketAddr, tls: Option<TlsOptions>) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(
+    address: SocketAddr,
+    tls: Option<TlsOptions>,
+    history: Option<String>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = Endpoint::start();
+    if let Some(pattern) = history {
+        endpoint.keep(&pattern, HistoryOptions::default());
+    }
     let server = Server::new(&endpoint).routes(broadcast_route(endpoint.clone())).options(|options| options.tls = tls);
     let running = sockets(&endpoint)?.into_iter().fold(server, Server::socket).listen(address)?;
     println!("listening on {}", running.address());
