@@ -421,9 +421,10 @@ impl Conn {
         self.state.lock().inbox.as_ref().is_none_or(|inbox| inbox.len() < inbox_messages_max / 2)
     }
 
-    /// Whether, with so many bytes more, at most half of what may wait for the client does.
-    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
-        self.pending_bytes() + bytes <= self.limits.outbox_bytes_max / 2
+    /// Whether, behind so many bytes and with so many more, at most half of what may wait for the client does, or nothing else.
+    pub(crate) fn has_room_for(&self, ahead: usize, bytes: usize) -> bool {
+        let waiting = self.pending_bytes() + ahead;
+        waiting == 0 || waiting + bytes <= self.limits.outbox_bytes_max / 2
     }
 
     /// Bytes that wait for the client.

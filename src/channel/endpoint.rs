@@ -130,8 +130,7 @@ impl Endpoint {
 
     /// Has topics that match a pattern (`room:*`, or one exact topic) keep what is broadcast on them from now on, so that clients
     /// which ask for it when they join get what they missed. Whoever may join a topic may read what it keeps. Of several
-    /// patterns that match, the one given first counts. Where a channel intercepts events of its topic, its clients can't
-    /// resume it; `presence_diff` is kept nowhere.
+    /// patterns that match, the one given first counts. `presence_diff` is not kept.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -215,11 +215,12 @@ settings! {
         /// clients resume behind a restart what they missed. After a crash they are told of a gap in either case.
         durability: HistoryDurability = Is("memory"), Kind::Choice(&["memory", "restart"]);
         /// Broadcasts that one topic keeps; as with the other bounds, the oldest go.
-        messages_max: usize = Is("1_000"), count("messages", 1, 10_000_000);
-        /// Bytes of one topic's broadcasts.
+        messages_max: usize = Is("1_000"), count("messages", 1, 100_000);
+        /// Bytes of one topic's broadcasts, with 128 bytes for each, its topic and its event. One that is larger by itself is given
+        /// to those who are there, and leaves the topic with nothing.
         bytes_max: usize = Is("1_048_576"), bytes(1_024, GIB);
-        /// How long a broadcast is kept.
-        age_ms: u64 = Is("300_000"), milliseconds(100, 30 * 24 * HOUR_MS);
+        /// How long a broadcast is kept, and a topic that nobody reads or publishes on.
+        age_ms: u64 = Is("300_000"), milliseconds(100, 24 * HOUR_MS);
         /// Topics that keep something at once; further ones do not.
         topics_max: usize = Is("100_000"), count("topics", 1, 10_000_000);
         /// Bytes of all topics' broadcasts together; beyond it the topic that is published on keeps less.

@@ -1,11 +1,12 @@
 //! The topics that keep history: which do, how much, and the lock under which a broadcast gets its offset.
 
-use std::collections::HashMap;
-use std::collections::hash_map::{DefaultHasher, Entry};
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -32,8 +33,8 @@ pub struct HistoryOptions {
     pub age_ms: u64,
     /// What becomes of a client that reads too slowly. Of those that did not ask to resume, the connection is closed.
     pub on_slow: OnSlow,
-    /// Whether a server that stops in order stores what the topic keeps, so that the next one goes on with it. After a crash
-    /// the topic begins anew, and who resumes it is told of a gap.
+    /// Whether the program `bennu` stores what the topic keeps when it stops in order, so that the next one goes on with it. After a
+    /// crash the topic begins anew, and who resumes it is told of a gap. A server that is embedded does not store it.
     pub survives_restart: bool,
 }
 
@@ -76,7 +77,7 @@ struct Class {
 pub(crate) struct Histories {
     is_used: AtomicBool,
     classes: RwLock<Vec<Arc<Class>>>,
-    parts: [Mutex<HashMap<Arc<str>, Arc<Kept>>>; PARTS],
+    parts: [Mutex<HashSet<Named>>; PARTS],
     totals: Arc<Totals>,
 }
 
@@ -87,6 +88,8 @@ struct Totals {
     bytes: AtomicUsize,
     topics_max: AtomicUsize,
     bytes_max: AtomicUsize,
+    /// Nothing is numbered any more; looked at under each topic's lock.
+    is_stopped: AtomicBool,
 }
 
 /// One topic with history.
@@ -95,7 +98,32 @@ pub(crate) struct Kept {
     class: Arc<Class>,
     history: Mutex<History<Arc<Broadcast>>>,
     totals: Arc<Totals>,
+    /// When somebody last read it or published on it, in milliseconds.
+    used_ms: AtomicU64,
 }
+
+/// A topic's place in the table, found by its name.
+struct Named(Arc<Kept>);
+
+impl Borrow<str> for Named {
+    fn borrow(&self) -> &str {
+        &self.0.topic
+    }
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.0.topic).hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.topic == other.0.topic
+    }
+}
+
+impl Eq for Named {}
 
 impl Default for Histories {
     fn default() -> Self {
@@ -104,6 +132,7 @@ impl Default for Histories {
             bytes: AtomicUsize::new(0),
             topics_max: AtomicUsize::new(HISTORY_TOPICS_MAX),
             bytes_max: AtomicUsize::new(HISTORY_TOTAL_BYTES_MAX),
+            is_stopped: AtomicBool::new(false),
         };
         Histories {
             is_used: AtomicBool::new(false),
@@ -137,19 +166,24 @@ impl Histories {
         self.totals.bytes.load(Ordering::Relaxed)
     }
 
-    /// Ends all numbering, and gives what the topics keep that are to survive a restart.
+    /// Ends all numbering, for good, and gives what the topics keep that are to survive a restart.
     pub(crate) fn stop(&self) -> Vec<Arc<Kept>> {
         self.is_used.store(false, Ordering::Release);
-        let kept = self.parts.iter().flat_map(|part| part.lock().values().cloned().collect::<Vec<_>>());
+        self.totals.is_stopped.store(true, Ordering::Release);
+        let all =
+            |part: &Mutex<HashSet<Named>>| part.lock().iter().map(|named| Arc::clone(&named.0)).collect::<Vec<_>>();
+        let kept = self.parts.iter().flat_map(all);
         kept.filter(|kept| kept.class.options.survives_restart).collect()
     }
 
-    /// Goes on with what a topic kept before a restart, if it still is one that does. Before anything is published.
-    pub(crate) fn restore(&self, topic: &str, history: History<Arc<Broadcast>>) {
-        if !self.class(topic).is_some_and(|class| class.options.survives_restart) {
+    /// Goes on with what a topic kept before a restart so many milliseconds ago, if it still is one that does and would not have
+    /// been forgotten meanwhile. Before anything is published.
+    pub(crate) fn restore(&self, topic: &str, stopped_ms: u64, history: History<Arc<Broadcast>>) {
+        let is_kept = |class: Arc<Class>| class.options.survives_restart && stopped_ms < class.options.age_ms;
+        if !self.class(topic).is_some_and(is_kept) {
             return;
         }
-        if let Some(kept) = self.of(topic) {
+        if let Some(kept) = self.of(&topic.into()) {
             let bounds = kept.bounds();
             kept.counted(|held| {
                 *held = history;
@@ -171,22 +205,31 @@ impl Histories {
     }
 
     /// A topic's history, which begins now if it has not. None if the topic keeps none, or as many topics do as may.
-    pub(crate) fn of(&self, topic: &str) -> Option<Arc<Kept>> {
+    pub(crate) fn of(&self, topic: &Arc<str>) -> Option<Arc<Kept>> {
+        self.find_or_begin(topic, || Arc::clone(topic))
+    }
+
+    fn find_or_begin(&self, topic: &str, name: impl FnOnce() -> Arc<str>) -> Option<Arc<Kept>> {
         let class = self.class(topic)?;
         let mut part = self.part(topic).lock();
-        if let Some(kept) = part.get(topic) {
+        if let Some(Named(kept)) = part.get(topic) {
+            kept.is_used();
             return Some(Arc::clone(kept));
         }
         if self.totals.topics.fetch_add(1, Ordering::Relaxed) >= self.totals.topics_max.load(Ordering::Relaxed) {
             self.totals.topics.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let topic = Arc::<str>::from(topic);
-        let history = History::new(Epoch(u64::from_be_bytes(random::bytes())), clock::now());
-        let kept =
-            Kept { topic: Arc::clone(&topic), class, history: Mutex::new(history), totals: Arc::clone(&self.totals) };
-        let Entry::Vacant(place) = part.entry(topic) else { unreachable!("it was not there, under this lock") };
-        Some(Arc::clone(place.insert(Arc::new(kept))))
+        let now = clock::now();
+        let kept = Arc::new(Kept {
+            topic: name(),
+            class,
+            history: Mutex::new(History::new(Epoch(u64::from_be_bytes(random::bytes())), now)),
+            totals: Arc::clone(&self.totals),
+            used_ms: AtomicU64::new(now.0),
+        });
+        part.insert(Named(Arc::clone(&kept)));
+        Some(kept)
     }
 
     /// The history that a broadcast is numbered in, if it is.
@@ -194,10 +237,10 @@ impl Histories {
         if !self.is_used.load(Ordering::Acquire) || !is_kept(&broadcast.event) {
             return None;
         }
-        self.of(&broadcast.topic)
+        self.find_or_begin(&broadcast.topic, || (*broadcast.topic).into())
     }
 
-    fn part(&self, topic: &str) -> &Mutex<HashMap<Arc<str>, Arc<Kept>>> {
+    fn part(&self, topic: &str) -> &Mutex<HashSet<Named>> {
         let mut hasher = DefaultHasher::new();
         topic.hash(&mut hasher);
         let part = usize::try_from(hasher.finish() % PARTS as u64).expect("it is less than the number of parts");
@@ -214,10 +257,11 @@ impl Histories {
         let is_full = self.topics() >= self.totals.topics_max.load(Ordering::Relaxed);
         let mut part = self.parts[round % PARTS].lock();
         // Under this lock nobody gets hold of a topic that only the table holds.
-        part.retain(|_, kept| {
+        part.retain(|Named(kept)| {
             let is_unread = Arc::strong_count(kept) == 1;
             let age_ms = kept.class.options.age_ms;
-            let is_over = kept.with(|history| is_full && history.head() == 0 || history.idle_ms(now) >= age_ms);
+            let is_idle = now.since(Time(kept.used_ms.load(Ordering::Relaxed))) >= age_ms;
+            let is_over = kept.with(|history| is_idle || is_full && history.head() == 0);
             !(is_unread && is_over)
         });
         let left = part.len();
@@ -236,13 +280,18 @@ impl Kept {
         &self.class.options.on_slow
     }
 
-    /// Numbers a broadcast, and has it handed on under the lock that gives the order.
-    pub(super) fn append(&self, broadcast: &Arc<Broadcast>, hand_on: impl FnOnce(u64)) {
+    /// Notes that somebody reads it, or did until now.
+    pub(super) fn is_used(&self) {
+        self.used_ms.store(clock::now().0, Ordering::Relaxed);
+    }
+
+    /// Numbers a broadcast, and has it handed on under the lock that gives the order; without an offset once numbering has ended.
+    pub(super) fn append(&self, broadcast: &Arc<Broadcast>, hand_on: impl FnOnce(Option<u64>)) {
         let bytes = broadcast.topic.len() + broadcast.event.len() + broadcast.payload.as_bytes().len();
         let bounds = self.bounds();
         self.counted(|history| {
-            let offset = history.append(Arc::clone(broadcast), bytes, &bounds, clock::now());
-            hand_on(offset);
+            let is_numbered = !self.totals.is_stopped.load(Ordering::Acquire);
+            hand_on(is_numbered.then(|| history.append(Arc::clone(broadcast), bytes, &bounds, clock::now())));
         });
     }
 

@@ -214,7 +214,7 @@ impl Hub {
         let broadcast = Arc::new(broadcast);
         match self.inner.histories.numbering(&broadcast) {
             None => self.hand_on(&broadcast, None, from),
-            Some(kept) => kept.append(&broadcast, |offset| self.hand_on(&broadcast, Some(offset), from)),
+            Some(kept) => kept.append(&broadcast, |offset| self.hand_on(&broadcast, offset, from)),
         }
     }
 

@@ -12,11 +12,14 @@ use super::{Command, Hub, Kept, OnSlow, Subscription};
 use crate::outbox::{Broadcast, Conn};
 use crate::protocol::history::{Position, Reader, Resume, is_kept, thin};
 use crate::protocol::jsonrpc::splice;
+use crate::protocol::limits::CHANNEL_WAITING_MAX;
 use crate::protocol::message::Payload;
 use crate::protocol::socket::ChannelId;
 
 /// Bytes that are encoded and handed over under the lock of a topic's history.
 const AT_ONCE_BYTES_MAX: usize = 8 * 1024;
+/// Broadcasts that a channel which gets them by mail is handed at once: fewer than make it one that is not read.
+const MAILS_MAX: usize = CHANNEL_WAITING_MAX / 2;
 /// Bytes that a connection which is behind reads at once.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
@@ -33,7 +36,14 @@ pub(crate) struct Resumable {
     /// Whether it falls behind where there is no room, instead of filling the outbox.
     pub(super) gives_way: bool,
     /// Keeps the topic's history, and with it its epoch.
-    _kept: Arc<Kept>,
+    kept: Arc<Kept>,
+}
+
+impl Drop for Resumable {
+    /// Its client may come back.
+    fn drop(&mut self) {
+        self.kept.is_used();
+    }
 }
 
 /// A subscription that is behind.
@@ -61,15 +71,17 @@ impl Behind {
 
 impl Hub {
     /// As [`Hub::subscribe`], behind a position of the topic's history. `first` encodes the reply to the join, given the
-    /// position from which the client goes on. Gives what the connection has to catch up with by itself, if there is much.
+    /// position from which the client goes on; `has_room` says whether more may go with it. Gives the bytes that do, and what
+    /// the connection has to catch up with by itself, if there is something.
     pub(crate) fn subscribe_behind<E>(
         &self,
         conn: &Arc<Conn>,
         kept: &Arc<Kept>,
         resume: &Resume,
         (channel, intercept): (ChannelId, &'static [&'static str]),
+        has_room: bool,
         first: impl FnOnce(Position) -> Result<Vec<u8>, E>,
-    ) -> Result<Option<Behind>, E> {
+    ) -> Result<(usize, Option<Behind>), E> {
         kept.with(|history| {
             let (after, gap) = history.start(resume);
             let position = match resume {
@@ -81,8 +93,8 @@ impl Hub {
                 write_gap(&mut first, conn.version(), kept.topic(), &gap);
             }
             let by_mail = is_by_mail(intercept);
-            let at_once_bytes_max = if by_mail { 0 } else { AT_ONCE_BYTES_MAX };
-            let is_small = history.bytes_behind(after).is_some_and(|bytes| bytes <= at_once_bytes_max);
+            let at_once_bytes_max = if by_mail || !has_room { 0 } else { AT_ONCE_BYTES_MAX };
+            let is_small = history.has_at_most(after, at_once_bytes_max);
             let reader = if is_small {
                 let behind = history.behind(after, usize::MAX).expect("its bytes were counted under this lock");
                 write_pieces(&mut first, conn, channel, &behind.items);
@@ -91,10 +103,12 @@ impl Hub {
                 Reader::behind(after)
             };
             let gives_way = *kept.on_slow() != OnSlow::Disconnect;
-            let resumable = Resumable { channel, intercept, by_mail, reader, gives_way, _kept: Arc::clone(kept) };
+            let resumable = Resumable { channel, intercept, by_mail, reader, gives_way, kept: Arc::clone(kept) };
             let subscription = Subscription::Resumable(Box::new(resumable));
+            let bytes = first.len();
             self.subscribe(conn, Arc::clone(kept.topic()), subscription, first);
-            Ok((!is_small).then(|| Behind { channel, kept: Arc::clone(kept), after, is_thinned: false, by_mail }))
+            let behind = Behind { channel, kept: Arc::clone(kept), after, is_thinned: false, by_mail };
+            Ok((bytes, (!is_small).then_some(behind)))
         })
     }
 
@@ -105,22 +119,11 @@ impl Hub {
         let bytes_max = if *is_thinned { usize::MAX } else { PIECE_BYTES_MAX };
         let piece = kept.with(|history| {
             let mut last = Vec::new();
-            let is_small = match history.behind(*after, bytes_max) {
-                Ok(piece) if !piece.is_all => return Some(piece.items),
-                Ok(piece) => {
-                    let is_small = history.bytes_behind(*after).is_some_and(|bytes| bytes <= AT_ONCE_BYTES_MAX);
-                    if !is_small {
-                        return Some(piece.items);
-                    }
-                    write_pieces(&mut last, conn, *channel, &thinned(kept, *is_thinned, piece.items));
-                    true
-                }
-                Err(gap) => {
-                    write_gap(&mut last, conn.version(), kept.topic(), &gap);
-                    true
-                }
-            };
-            debug_assert!(is_small, "what is left is handed over under the lock");
+            match history.behind(*after, bytes_max) {
+                Ok(piece) if !history.has_at_most(*after, AT_ONCE_BYTES_MAX) => return Some(piece.items),
+                Ok(piece) => write_pieces(&mut last, conn, *channel, &thinned(kept, *is_thinned, piece.items)),
+                Err(gap) => write_gap(&mut last, conn.version(), kept.topic(), &gap),
+            }
             conn.raise_fence();
             let (conn, topic) = (Arc::clone(conn), Arc::clone(kept.topic()));
             let shard = conn.shard();
@@ -141,14 +144,19 @@ impl Hub {
         false
     }
 
-    /// As [`Hub::catch_up`], for a channel that gets broadcasts by mail: gives the next of them, which come before any mail that
-    /// has not come yet. Only a gap is appended.
+    /// As [`Hub::catch_up`], for a channel that gets broadcasts by mail: gives the next of them, few enough for a channel that
+    /// waits; all come before any mail that has not come yet. Only a gap is appended.
     pub(crate) fn catch_up_by_mail(&self, conn: &Arc<Conn>, behind: &mut Behind, out: &mut Vec<u8>) -> (Pieces, bool) {
         let Behind { channel, kept, after, is_thinned, .. } = behind;
         let bytes_max = if *is_thinned { usize::MAX } else { PIECE_BYTES_MAX };
         let (items, is_all) = kept.with(|history| {
             let (items, is_all) = match history.behind(*after, bytes_max) {
-                Ok(piece) => (piece.items, piece.is_all),
+                Ok(piece) => {
+                    let mut items = thinned(kept, *is_thinned, piece.items);
+                    let is_all = piece.is_all && items.len() <= MAILS_MAX;
+                    items.truncate(MAILS_MAX);
+                    (items, is_all)
+                }
                 Err(gap) => {
                     write_gap(out, conn.version(), kept.topic(), &gap);
                     (Vec::new(), true)
@@ -163,7 +171,7 @@ impl Hub {
             (items, is_all)
         });
         *after = items.last().map_or(*after, |(offset, _)| *offset);
-        (thinned(kept, *is_thinned, items), is_all)
+        (items, is_all)
     }
 }
 

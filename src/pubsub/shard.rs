@@ -298,7 +298,7 @@ impl Shard {
         let after = resumable.reader.after();
         let conn = Arc::clone(&self.members[slot as usize].conn);
         if resumable.by_mail {
-            let has_room = conn.has_room_for_mail() && conn.has_room_for(self.staged_bytes(slot));
+            let has_room = conn.has_room_for_mail() && conn.has_room_for(self.staged_bytes(slot), 0);
             let _ = match resumable.reader.offer(offset, has_room || !resumable.gives_way) {
                 Offer::Give => conn.post(resumable.channel, Mail::Positioned(Arc::clone(broadcast), offset)),
                 Offer::Skip => Ok(()),
@@ -316,7 +316,7 @@ impl Shard {
             }
         };
         let bytes = item.map_or(0, |item| self.items[item as usize].len());
-        let has_room = !resumable.gives_way || conn.has_room_for(self.staged_bytes(slot) + bytes);
+        let has_room = !resumable.gives_way || conn.has_room_for(self.staged_bytes(slot), bytes);
         match (resumable.reader.offer(offset, has_room), item) {
             (Offer::Give, Some(item)) => self.stage_item(slot, item),
             (Offer::Give, None) | (Offer::Skip, _) => {}

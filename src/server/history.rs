@@ -1,7 +1,8 @@
 //! Which topics keep history, as the settings say, and how what they keep outlives a stop in order.
 //!
 //! ```text
-//! topic_history   <number, 8 bytes big-endian>   01 then records; the last value of all is `done` and how many there are
+//! topic_history   <number, 8 bytes big-endian>   01 then records
+//!                 done                           how many of these there are, u64   when they were stored, unix ms u64
 //!
 //! topic       01  length u16, name   epoch u64   head u64
 //! broadcast   02  since, unix ms u64   form u8 (0 JSON, 1 binary)   length u16, event   length u32, payload
@@ -20,7 +21,7 @@ use crate::clock;
 use crate::config::{HistoryDurability, Settings};
 use crate::outbox::Broadcast;
 use crate::protocol::Time;
-use crate::protocol::history::{Epoch, History};
+use crate::protocol::history::{Epoch, History, OFFSET_MAX};
 use crate::protocol::message::Payload;
 use crate::store::{Keys, Store, StoreError, Table};
 
@@ -85,7 +86,8 @@ pub(super) async fn store(endpoint: &Endpoint, store: &Store) -> Result<(), Stor
             })
             .await?;
     }
-    store.change(move |transaction| transaction.put(TABLE, DONE, count.to_be_bytes())).await
+    let done = [count.to_be_bytes(), wall.to_be_bytes()].concat();
+    store.change(move |transaction| transaction.put(TABLE, DONE, done)).await
 }
 
 /// Goes on with what topics kept when the server stopped, and takes it out of the store. Before anything is published.
@@ -102,10 +104,12 @@ pub(super) async fn restore(endpoint: &Endpoint, store: &Store) -> Result<(), St
     if values.is_empty() && done.is_none() {
         return Ok(());
     }
-    let is_all = done.is_some_and(|count| *count == (values.len() as u64).to_be_bytes());
+    let done = done.unwrap_or_default();
+    let mut done = Bytes(&done);
+    let (count, stored) = (done.u64(), done.u64());
     let mut reader = Reader::default();
-    let is_read = is_all && values.iter().all(|(_, value)| reader.value(value).is_some());
-    if is_read {
+    let is_all = count == Some(values.len() as u64) && values.iter().all(|(_, value)| reader.value(value).is_some());
+    if let (true, Some(stored)) = (is_all, stored) {
         let (now, wall) = (clock::now(), clock::unix_micros() / 1_000);
         for topic in reader.topics {
             let kept = topic.broadcasts.into_iter().map(|(broadcast, since)| {
@@ -113,7 +117,7 @@ pub(super) async fn restore(endpoint: &Endpoint, store: &Store) -> Result<(), St
                 (Arc::new(broadcast), bytes, Time(now.0.saturating_sub(wall.saturating_sub(since))))
             });
             let history = History::resumed(topic.epoch, topic.head, kept.collect(), now);
-            endpoint.hub().histories().restore(&topic.name, history);
+            endpoint.hub().histories().restore(&topic.name, wall.saturating_sub(stored), history);
         }
     } else {
         tracing::warn!("what topics kept was not stored whole: clients will be told of a gap");
@@ -213,7 +217,7 @@ impl Reader {
                 TOPIC => {
                     let length = rest.u16()?;
                     let name = String::from_utf8(rest.take(length.into())?.to_vec()).ok()?;
-                    let (epoch, head) = (Epoch(rest.u64()?), rest.u64()?);
+                    let (epoch, head) = (Epoch(rest.u64()?), rest.u64().filter(|head| *head <= OFFSET_MAX)?);
                     let goes_on = self.topics.last().is_some_and(|topic| topic.name == name);
                     if !goes_on {
                         self.topics.push(Stored { name, epoch, head, broadcasts: Vec::new() });

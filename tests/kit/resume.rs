@@ -193,6 +193,36 @@ async fn what_is_too_old_is_gone_and_a_topic_that_nobody_reads_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_topic_in_use_on_which_nothing_is_said_is_not_forgotten_with_its_last_reader() {
+    let (_endpoint, socket) = kept(|options| options.age_ms = 60_000);
+    let client = connect(&socket).await;
+    let at = position(&join(&client, "plain:a", Value::Null).await);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    client.disconnect().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+
+    let client = connect(&socket).await;
+    assert_eq!(position(&join(&client, "plain:a", at.clone()).await), at);
+    assert_eq!(next(&client).await, "nothing", "no gap");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_larger_than_all_that_may_wait_or_be_kept_reaches_those_who_are_there() {
+    for topic in TOPICS {
+        let (endpoint, socket) = kept(|options| options.bytes_max = 100_000);
+        let client = connect(&socket).await;
+        let at = position(&join(&client, topic, Value::Null).await);
+        let large = "x".repeat(3 << 20);
+        endpoint.broadcast(topic, "shout", json!({"n": 1, "fill": large})).expect("there is room");
+        assert_eq!(next(&client).await, "shout 1 \"@1\"");
+
+        let late = connect(&socket).await;
+        join(&late, topic, at).await;
+        assert!(next(&late).await.contains("\"reason\":\"expired\""));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn its_own_broadcast_from_moves_a_client_without_coming_back() {
     for topic in TOPICS {
         let (_endpoint, socket) = kept(|_| {});
@@ -307,4 +337,36 @@ async fn all_topics_together_keep_no_more_than_they_may() {
         assert!(endpoint.history_bytes() <= 10_000, "{}", endpoint.history_bytes());
     }
     assert!(endpoint.history_bytes() > 5_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_thousand_clients_that_resume_at_once_each_get_what_they_missed() {
+    const CLIENTS: usize = 8_000;
+    const MISSED: u64 = 12;
+    let (endpoint, socket) = kept(|_| {});
+    let client = connect(&socket).await;
+    let at = position(&join(&client, "plain:a", Value::Null).await);
+    client.disconnect().await;
+    // More than goes with the reply to a join.
+    let fill = "x".repeat(900);
+    for n in 1..=MISSED {
+        endpoint.broadcast("plain:a", "shout", json!({"n": n, "fill": fill})).expect("there is room");
+    }
+
+    let mut joining = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (socket, at) = (Arc::clone(&socket), at.clone());
+        joining.spawn(async move {
+            let client = connect(&socket).await;
+            join(&client, "plain:a", at).await;
+            client
+        });
+    }
+    let clients = joining.join_all().await;
+    shout(&endpoint, "plain:a", MISSED + 1);
+    for client in &clients {
+        for n in 1..=MISSED + 1 {
+            assert_eq!(next(client).await, format!("shout {n} \"@{n}\""));
+        }
+    }
 }

@@ -6,6 +6,7 @@ use bennu::channel::{HistoryOptions, OnSlow};
 use serde_json::{Value, json};
 
 use crate::lab::{Counted, Lab, Message, Peer, Poll};
+use crate::transcripts::frames::text_frame;
 
 /// The channel of the second intercepts events, so that its broadcasts take another way.
 const TOPICS: [&str; 2] = ["plain:a", "probe:a"];
@@ -123,6 +124,48 @@ fn of_what_waits_for_a_slow_client_the_latest_of_each_key_is_left_where_only_tha
         assert!((seen.len() as u64) < SENT - SENT / 5, "{} of {SENT} came", seen.len());
         slow.heartbeat();
     }
+}
+
+#[test]
+fn a_client_whose_other_channel_stands_still_catches_up() {
+    let lab = lab(|_| {});
+    let mut peer = lab.open();
+    let at = join(&mut peer, "plain:a", Value::Null);
+    drop(peer);
+    flood(&lab, "plain:a", 1..=500);
+
+    let mut peer = lab.joined("probe:b");
+    let mut said = vec![
+        peer.text("probe:b", "hold", json!({"gate": "still"})),
+        peer.text("plain:a", "phx_join", json!({"resume": at})),
+    ];
+    // Once as many wait as may, the socket is not read.
+    said.extend((0..100).map(|_| peer.text("probe:b", "echo", json!({}))));
+    peer.write(&said.iter().flat_map(|text| text_frame(text)).collect::<Vec<_>>());
+    assert_eq!(peer.message().event, "phx_reply");
+    for n in 1..=500 {
+        assert_eq!(peer.message().n(), n);
+    }
+    lab.world.gate("still").open();
+    for _ in 0..101 {
+        assert_eq!(peer.message().event, "phx_reply");
+    }
+}
+
+#[test]
+fn a_broadcast_of_which_a_channel_crashes_does_not_come_again() {
+    let lab = lab(|_| {});
+    let mut peer = lab.open();
+    let mut at = join(&mut peer, "probe:a", Value::Null);
+    lab.broadcast("probe:a", "crash_out", json!({}));
+    let position = peer.message();
+    assert_eq!((position.event.as_str(), offset(&position)), ("position", 1));
+    assert_eq!(peer.message().event, "phx_error");
+
+    at["offset"] = 1.into();
+    join(&mut peer, "probe:a", at);
+    lab.broadcast("probe:a", "shout", json!({"n": 2}));
+    assert_eq!(peer.message().n(), 2);
 }
 
 #[test]

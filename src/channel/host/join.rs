@@ -81,17 +81,21 @@ impl Host {
         let subscribed = match resume.and_then(|resume| Some((resume, self.kept_behind(&topic, &response)?))) {
             Some((resume, kept)) => {
                 let first = |position| encode(with_position(&response, &position));
-                self.hub().subscribe_behind(&self.conn, &kept, &resume, (channel, intercept), first)
+                let has_room = !self.is_ahead() && !self.conn.is_crowded();
+                self.hub().subscribe_behind(&self.conn, &kept, &resume, (channel, intercept), has_room, first)
             }
             None => encode(response).map(|first| {
                 let subscription = Subscription::Fastlane { channel, intercept };
+                let bytes = first.len();
                 self.hub().subscribe(&self.conn, Arc::clone(&topic), subscription, first);
-                None
+                (bytes, None)
             }),
         };
         match subscribed {
-            Ok(None) => {}
-            Ok(Some(behind)) => self.falls_behind(behind),
+            Ok((bytes, behind)) => {
+                self.sent_ahead(bytes);
+                behind.into_iter().for_each(|behind| self.falls_behind(behind));
+            }
             Err(error) => {
                 self.fatal = Some(Box::new(Fatal(format!("the answer to a join: {error}"))));
                 return;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Context;
 
-use super::{Host, Slot, Work};
+use super::{Host, Slot, Waiting, Work};
 use crate::channel::erased::Call;
 use crate::outbox::Broadcast;
 use crate::protocol::history::{BadResume, Position, Resume};
@@ -24,11 +24,11 @@ impl Host {
     }
 
     /// The history of a topic, where there is room for one and the response to the join for a position.
-    pub(super) fn kept_behind(&self, topic: &str, response: &Payload) -> Option<Arc<Kept>> {
+    pub(super) fn kept_behind(&self, topic: &Arc<str>, response: &Payload) -> Option<Arc<Kept>> {
         let kept = response.is_object().then(|| self.hub().histories().of(topic)).flatten();
         if kept.is_none() {
             tracing::debug!(
-                topic,
+                topic = &**topic,
                 "a client can't resume a topic: too many have a history, or its join's answer is no object"
             );
         }
@@ -64,11 +64,12 @@ impl Host {
         if broadcast.except == Some((self.conn.id(), channel)) {
             write_position(out, self.conn.version(), &topic, offset);
         } else if self.intercepted(&topic).contains(&&*broadcast.event) {
-            self.work(at, Work::Call(Call::Intercepted(broadcast)), cx, out);
-            // The handler may have ended its channel.
-            if let Some(at) = self.socket.position(channel) {
-                self.work(at, Work::Position(offset), cx, out);
-            }
+            // What comes next for the channel is the position, whether or not the handler waits.
+            let next = Slot::Busy(Some(Box::new(Waiting::from([Work::Position(offset)]))));
+            let Slot::Idle(state) = std::mem::replace(&mut self.socket.entry(at).state, next) else {
+                unreachable!("it is the turn of an idle channel");
+            };
+            self.run(state.call(Call::Intercepted(broadcast)), cx, out);
         } else {
             write_broadcast(out, self.conn.version(), &broadcast, offset);
         }
@@ -82,12 +83,14 @@ impl Host {
     pub(super) fn catch_up(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         let Some(mut behind) = self.behind.take() else { return };
         behind.retain(|behind| self.socket.position(behind.channel).is_some());
-        for _ in 0..PIECES_PER_POLL {
+        let mut pieces = 0;
+        while pieces < PIECES_PER_POLL {
             self.flush(out);
             let Some(next) = behind.first_mut() else { break };
             if !self.has_room() {
                 break;
             }
+            pieces += 1;
             let has_caught_up = match next.by_mail {
                 true => self.catch_up_by_mail(next, cx, out),
                 false => self.spec.endpoint.hub.catch_up(&self.conn, next, out),
@@ -104,6 +107,9 @@ impl Host {
         behind.extend(self.behind.take().map(|more| *more).unwrap_or_default());
         if !behind.is_empty() {
             self.behind = Some(behind);
+        }
+        if pieces == PIECES_PER_POLL && self.can_catch_up() {
+            cx.waker().wake_by_ref();
         }
     }
 
@@ -139,11 +145,10 @@ impl Host {
     }
 }
 
-/// A join's response with the position from which its client goes on.
+/// A join's response with the position from which its client goes on; as it is where it only looks like an object.
 pub(super) fn with_position(response: &Payload, position: &Position) -> Payload {
     let text = std::str::from_utf8(response.as_bytes()).expect("a JSON payload is UTF-8");
     let position = Payload::json(position).expect("a position is JSON");
     let position = std::str::from_utf8(position.as_bytes()).expect("JSON is UTF-8");
-    let text = splice::set(text, &["resume"], position).expect("the response is an object");
-    Payload::Json(text.into())
+    splice::set(text, &["resume"], position).map_or_else(|| response.clone(), |text| Payload::Json(text.into()))
 }

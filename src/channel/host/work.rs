@@ -185,7 +185,13 @@ impl Host {
         });
         match next {
             Ok(next) => self.decide(at, next, reference, cx, out),
-            Err(reason) => self.stop(at, reason, cx, out),
+            Err(reason) => {
+                // A client that comes back is not given again what its channel crashed of.
+                if let Some(Work::Position(offset)) = waiting.front() {
+                    write_position(out, self.conn.version(), &self.socket.entry(at).topic, *offset);
+                }
+                self.stop(at, reason, cx, out);
+            }
         }
         if let Some((topic, channel)) = ended {
             self.resume(&topic, channel, waiting, cx, out);

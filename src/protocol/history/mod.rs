@@ -204,10 +204,15 @@ impl<T> History<T> {
         Ok(Behind { items, is_all: true })
     }
 
-    /// Bytes of what is kept behind an offset; none if something of it is gone.
-    pub fn bytes_behind(&self, after: u64) -> Option<usize> {
-        let first = self.first_behind(after).ok()?;
-        Some(self.entries.range(first..).fold(0, |bytes, entry| entry.bytes.saturating_add(bytes)))
+    /// Whether nothing behind an offset is gone, and what is kept there has at most so many bytes.
+    pub fn has_at_most(&self, after: u64, bytes_max: usize) -> bool {
+        let Ok(first) = self.first_behind(after) else { return false };
+        let mut left = bytes_max;
+        self.entries.range(first..).all(|entry| {
+            let fits = entry.bytes <= left;
+            left = left.saturating_sub(entry.bytes);
+            fits
+        })
     }
 
     fn first_behind(&self, after: u64) -> Result<usize, Gap> {

@@ -22,7 +22,7 @@ async fn durable(name: &str) -> (Store, std::path::PathBuf) {
 
 /// What a topic keeps: epoch, head and the broadcasts' events and payloads.
 fn kept(endpoint: &Endpoint, topic: &str) -> (u64, u64, Vec<(String, Payload)>) {
-    let kept = endpoint.hub().histories().of(topic).expect("it keeps history");
+    let kept = endpoint.hub().histories().of(&topic.into()).expect("it keeps history");
     kept.with(|history| {
         let broadcasts = history.kept().map(|(broadcast, _)| (broadcast.event.to_string(), broadcast.payload.clone()));
         (history.epoch().0, history.head(), broadcasts.collect())

@@ -138,9 +138,7 @@ impl Task {
             match self.poll_read(cx, out)? {
                 Poll::Pending => {
                     // What the reads brought about may have left output or mail behind.
-                    if self.poll_write(cx)?.is_ready() && self.host.can_catch_up() {
-                        cx.waker().wake_by_ref();
-                    }
+                    let _ = self.poll_write(cx)?;
                     return Ok(());
                 }
                 Poll::Ready(()) => self.host.flush(out),
@@ -363,10 +361,12 @@ impl Future for Task {
         let mut out = OUT.take();
 
         let mut done = Poll::Pending;
-        if task.closing.is_none()
-            && let Err(end) = task.poll_open(cx, &mut out)
-        {
-            task.begin_closing(end, cx, &mut out);
+        if task.closing.is_none() {
+            match task.poll_open(cx, &mut out) {
+                Ok(()) if task.host.can_catch_up() => cx.waker().wake_by_ref(),
+                Ok(()) => {}
+                Err(end) => task.begin_closing(end, cx, &mut out),
+            }
         }
         if task.closing.is_some() {
             done = task.poll_closing(cx, &mut out);

@@ -242,8 +242,7 @@ impl Server {
         };
         let mut first = vec![Frame::Reply(position)];
         first.extend(gap.map(Frame::Gap));
-        let bytes = self.history.bytes_behind(after).expect("it starts behind what is kept");
-        let is_small = bytes <= self.rules.at_once_bytes_max;
+        let is_small = self.history.has_at_most(after, self.rules.at_once_bytes_max);
         let reader = if is_small {
             let behind = self.history.behind(after, usize::MAX).expect("it was counted");
             assert!(behind.is_all);
@@ -291,7 +290,7 @@ impl Server {
             Err(gap) => vec![Frame::Gap(gap)],
             Ok(piece) => {
                 assert!(!piece.items.is_empty() || piece.is_all, "at least one");
-                let is_small = self.history.bytes_behind(after) <= Some(self.rules.at_once_bytes_max);
+                let is_small = self.history.has_at_most(after, self.rules.at_once_bytes_max);
                 let items = if is_thinned { thin(piece.items, |message| message.key) } else { piece.items };
                 if !(piece.is_all && is_small) {
                     seen.pieces += 1;
