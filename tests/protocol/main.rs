@@ -2,4 +2,5 @@
 
 mod corpus;
 mod queue;
+mod recovery;
 mod workflows;

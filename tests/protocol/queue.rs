@@ -14,7 +14,7 @@ macro_rules! same {
     };
 }
 
-mod dice;
+pub mod dice;
 mod disk;
 mod model;
 mod steps;

@@ -43,6 +43,13 @@ impl Serving {
         self.under_way.iter().find(|(_, other)| *other == key).map(|(number, _)| *number)
     }
 
+    /// Gives a request under way another id, under which it is answered.
+    pub fn rename(&mut self, number: CallNumber, id: &RawValue) {
+        if let Some((_, key)) = self.under_way.iter_mut().find(|(other, _)| *other == number) {
+            *key = id_key(id);
+        }
+    }
+
     /// Forgets a request that was answered or given up; whether it was under way, and so whether its answer is wanted.
     pub fn finish(&mut self, number: CallNumber) -> bool {
         let Some(index) = self.under_way.iter().position(|(other, _)| *other == number) else {
@@ -78,6 +85,17 @@ mod tests {
 
     fn id(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).expect("JSON")
+    }
+
+    #[test]
+    fn a_request_that_is_renamed_is_found_by_its_later_id_alone() {
+        let mut serving = Serving::default();
+        let number = serving.begin(&id("1")).expect("free");
+
+        serving.rename(number, &id("\"b\""));
+        serving.rename(CallNumber(9), &id("3"));
+
+        assert_eq!((serving.find(&id("1")), serving.find(&id("\"b\"")), serving.len()), (None, Some(number), 1));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod level;
 pub mod log_gate;
 pub mod peer;
 pub mod progress;
+pub mod recovery;
 pub mod relay;
 pub mod replay;
 pub mod roots;

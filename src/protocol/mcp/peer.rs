@@ -121,6 +121,16 @@ impl Peer {
         self.serving.finish(number)
     }
 
+    /// Gives a request under way another id, under which it is answered.
+    pub fn rename(&mut self, number: CallNumber, id: &RawValue) {
+        self.serving.rename(number, id);
+    }
+
+    /// Whether an id is that of a request under way.
+    pub fn is_in_use(&self, id: &RawValue) -> bool {
+        self.serving.find(id).is_some()
+    }
+
     /// Whether a request is under way: neither answered nor given up.
     pub fn is_under_way(&self, number: CallNumber) -> bool {
         self.serving.contains(number)

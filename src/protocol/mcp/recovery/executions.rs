@@ -1,0 +1,321 @@
+//! Which calls of a session have been run, so that one that is asked again is not run again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use compact_str::CompactString;
+use serde_json::value::RawValue;
+
+use super::{EXECUTION_ANSWER_BYTES_MAX, EXECUTION_ANSWERS_MAX, EXECUTION_NAME_BYTES_MAX, EXECUTIONS_MAX, Position};
+use crate::protocol::jsonrpc::{CallNumber, id_key, splice};
+
+/// A call as its client asks for it.
+#[derive(Clone, Debug)]
+pub struct AskedCall {
+    /// The request's id.
+    pub id: Box<RawValue>,
+    /// A hash of the method and of the params but for `_meta`, in which a repeat may differ.
+    pub digest: [u8; 32],
+    /// The name that the client gave the call, whatever its id.
+    pub key: Option<Box<str>>,
+}
+
+/// What becomes of a call that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It has not been asked before: it is to be run.
+    New,
+    /// It runs; its answer will come under the id asked last, which is another than before.
+    Renamed(CallNumber),
+    /// It runs, and its answer will come; or that has been given to this attachment.
+    Settled,
+    /// Its answer, to be given again.
+    Again(CallNumber, Bytes),
+}
+
+/// Why a repeated call is refused: the client's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RepeatRefused {
+    /// The id belongs to another call.
+    #[error(
+        "id {0} is that of another call of this session: expected the same method and params, or an id that was not used"
+    )]
+    OtherCall(String),
+    /// The key belongs to another call.
+    #[error(
+        "idempotency key {0:?} is that of another call of this session: expected the same method and params, or another key"
+    )]
+    OtherKeyed(String),
+    /// It was asked on this attachment, and is under way.
+    #[error(
+        "id {0} is that of a call under way: expected its repeat after the session is joined again, or an id that was not used"
+    )]
+    UnderWay(String),
+    /// It was asked on this attachment, and answered.
+    #[error("id {0} is that of a call that was answered: expected an id that was not used")]
+    Answered(String),
+    /// It was run, and its answer has been forgotten.
+    #[error(
+        "the outcome of the call with id {0} is no longer known, and it is not run again: expected an id and a key that were not used"
+    )]
+    Forgotten(String),
+    /// Its client took it back.
+    #[error("the call with id {0} was taken back, and is not run again: expected an id and a key that were not used")]
+    TakenBack(String),
+}
+
+/// The calls of one session.
+///
+/// ```text
+/// begin ─► running ─ answered ─► answered ─ others need its room ─► forgotten ─ the same ─► not known: a call of that
+///             │                                                                             id or key is a new one
+///             ├─ taken back by its client ─► taken back
+///             └─ refused: it was not run, and leaves no trace
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Executions {
+    by_number: BTreeMap<CallNumber, Execution>,
+    by_id: BTreeMap<CompactString, CallNumber>,
+    by_key: BTreeMap<Box<str>, CallNumber>,
+    /// Those answered, in the order of their answers; some may be there no longer.
+    answered: VecDeque<CallNumber>,
+    answers: usize,
+    answer_bytes: usize,
+    name_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Execution {
+    digest: [u8; 32],
+    key: Option<Box<str>>,
+    ids: Vec<CompactString>,
+    /// The id asked last, where it is another than the first.
+    asked_as: Option<Box<RawValue>>,
+    began_in: u64,
+    asked_in: u64,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Running,
+    Answered {
+        /// Under the id asked last.
+        text: Bytes,
+        position: Position,
+        /// The last attachment that it was given to.
+        given_in: Option<u64>,
+    },
+    Forgotten,
+    TakenBack,
+}
+
+impl Execution {
+    fn last_id(&self) -> Option<&CompactString> {
+        match &self.asked_as {
+            Some(_) => self.ids.last(),
+            None => self.ids.first(),
+        }
+    }
+}
+
+impl Executions {
+    /// Looks at a call that an attachment asks for.
+    ///
+    /// # Errors
+    /// [`RepeatRefused`].
+    pub fn ask(&mut self, call: &AskedCall, attachment: u64) -> Result<Asked, RepeatRefused> {
+        let id = id_key(&call.id);
+        let told = || call.id.get().to_owned();
+        let by_id = self.by_id.get(&id).copied();
+        let by_key = call.key.as_ref().and_then(|key| self.by_key.get(key)).copied();
+        let number = match (by_id, by_key) {
+            (None, None) => return Ok(Asked::New),
+            (Some(one), Some(other)) if one != other => return Err(RepeatRefused::OtherCall(told())),
+            (Some(number), _) | (None, Some(number)) => number,
+        };
+        let Some(execution) = self.by_number.get_mut(&number) else { return Ok(Asked::New) };
+        let is_keyed_otherwise = call.key.is_some() && execution.key.is_some() && call.key != execution.key;
+        if execution.digest != call.digest || is_keyed_otherwise {
+            return Err(match (&call.key, by_id) {
+                (Some(key), None) => RepeatRefused::OtherKeyed(key.to_string()),
+                _ => RepeatRefused::OtherCall(told()),
+            });
+        }
+        let is_last_id = execution.last_id() == Some(&id);
+        match &execution.state {
+            State::Forgotten => return Err(RepeatRefused::Forgotten(told())),
+            State::TakenBack => return Err(RepeatRefused::TakenBack(told())),
+            State::Running if execution.asked_in == attachment => return Err(RepeatRefused::UnderWay(told())),
+            State::Answered { .. } if is_last_id && execution.began_in == attachment => {
+                return Err(RepeatRefused::Answered(told()));
+            }
+            State::Answered { given_in, .. } if is_last_id && *given_in == Some(attachment) => {
+                return Ok(Asked::Settled);
+            }
+            State::Running | State::Answered { .. } => {}
+        }
+        execution.asked_in = attachment;
+        if !is_last_id {
+            execution.ids.retain(|other| *other != id);
+            execution.ids.push(id.clone());
+            execution.asked_as = Some(call.id.clone());
+            if self.by_id.insert(id.clone(), number).is_none() {
+                self.name_bytes += id.len();
+            }
+        }
+        let asked = match &mut execution.state {
+            State::Running if is_last_id => Asked::Settled,
+            State::Running => Asked::Renamed(number),
+            State::Answered { text, .. } => {
+                // As many bytes as before, but for the id's.
+                self.answer_bytes -= text.len();
+                *text = spelt(text, execution.asked_as.as_deref());
+                self.answer_bytes += text.len();
+                Asked::Again(number, text.clone())
+            }
+            State::Forgotten | State::TakenBack => unreachable!("they were refused above"),
+        };
+        self.tidy();
+        Ok(asked)
+    }
+
+    /// Whether an id is that of a call which is remembered.
+    pub fn knows(&self, id: &RawValue) -> bool {
+        self.by_id.contains_key(&id_key(id))
+    }
+
+    /// Notes that a call begins; false where its id or its key is another's.
+    pub fn begin(&mut self, number: CallNumber, call: &AskedCall, attachment: u64) -> bool {
+        let id = id_key(&call.id);
+        if self.by_id.contains_key(&id) || call.key.as_ref().is_some_and(|key| self.by_key.contains_key(key)) {
+            return false;
+        }
+        self.name_bytes += id.len() + call.key.as_ref().map_or(0, |key| key.len());
+        self.by_id.insert(id.clone(), number);
+        if let Some(key) = &call.key {
+            self.by_key.insert(key.clone(), number);
+        }
+        let execution = Execution {
+            digest: call.digest,
+            key: call.key.clone(),
+            ids: vec![id],
+            asked_as: None,
+            began_in: attachment,
+            asked_in: attachment,
+            state: State::Running,
+        };
+        self.by_number.insert(number, execution);
+        self.tidy();
+        true
+    }
+
+    /// The text of an answer under the id asked last.
+    pub fn spelt(&self, number: CallNumber, text: Bytes) -> Bytes {
+        match self.by_number.get(&number).and_then(|execution| execution.asked_as.as_deref()) {
+            Some(id) => spelt(&text, Some(id)),
+            None => text,
+        }
+    }
+
+    /// Notes a call's answer, which stands at a position of the log, and which attachment is given it, if one is there.
+    pub fn answered(&mut self, number: CallNumber, text: Bytes, position: Position, given_in: Option<u64>) {
+        let Some(execution) = self.by_number.get_mut(&number) else { return };
+        match &execution.state {
+            State::Running => {
+                self.answered.push_back(number);
+                self.answers += 1;
+            }
+            State::Answered { text, .. } => self.answer_bytes -= text.len(),
+            State::Forgotten | State::TakenBack => return,
+        }
+        self.answer_bytes += text.len();
+        execution.state = State::Answered { text, position, given_in };
+        self.tidy();
+    }
+
+    /// Notes that a call was not run.
+    pub fn forget(&mut self, number: CallNumber) {
+        self.remove(number);
+    }
+
+    /// Notes that a client took a call back.
+    pub fn take_back(&mut self, number: CallNumber) {
+        if let Some(execution) = self.by_number.get_mut(&number)
+            && matches!(execution.state, State::Running)
+        {
+            execution.state = State::TakenBack;
+        }
+    }
+
+    /// Notes that an attachment is given those answers again whose positions it `will_get`.
+    pub fn attach(&mut self, attachment: u64, will_get: impl Fn(Position) -> bool) {
+        for number in &self.answered {
+            if let Some(Execution { state: State::Answered { position, given_in, .. }, .. }) =
+                self.by_number.get_mut(number)
+                && will_get(*position)
+            {
+                *given_in = Some(attachment);
+            }
+        }
+    }
+
+    /// Calls that are remembered, those under way included.
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
+    /// Bytes of the answers that are kept.
+    pub fn answer_bytes(&self) -> usize {
+        self.answer_bytes
+    }
+
+    fn remove(&mut self, number: CallNumber) {
+        let Some(execution) = self.by_number.remove(&number) else { return };
+        for id in &execution.ids {
+            self.by_id.remove(id);
+            self.name_bytes -= id.len();
+        }
+        if let Some(key) = &execution.key {
+            self.by_key.remove(key);
+            self.name_bytes -= key.len();
+        }
+        if let State::Answered { text, .. } = &execution.state {
+            self.answer_bytes -= text.len();
+            self.answers -= 1;
+        }
+    }
+
+    /// Keeps the bounds. The last answer stays, whatever its size, and so do calls under way.
+    fn tidy(&mut self) {
+        while self.answers > EXECUTION_ANSWERS_MAX
+            || self.answer_bytes > EXECUTION_ANSWER_BYTES_MAX && self.answers > 1
+            || self.answered.len() > 2 * EXECUTION_ANSWERS_MAX
+        {
+            let Some(number) = self.answered.pop_front() else { break };
+            if let Some(execution) = self.by_number.get_mut(&number)
+                && let State::Answered { text, .. } = &execution.state
+            {
+                self.answer_bytes -= text.len();
+                self.answers -= 1;
+                execution.state = State::Forgotten;
+            }
+        }
+        while self.by_number.len() > EXECUTIONS_MAX || self.name_bytes > EXECUTION_NAME_BYTES_MAX {
+            let has_ended = |(_, execution): &(&CallNumber, &Execution)| !matches!(execution.state, State::Running);
+            let Some(oldest) = self.by_number.iter().find(has_ended).map(|(number, _)| *number) else { break };
+            self.remove(oldest);
+        }
+    }
+}
+
+/// A response with another id.
+fn spelt(text: &Bytes, id: Option<&RawValue>) -> Bytes {
+    let spelt = id.and_then(|id| splice::set(std::str::from_utf8(text).ok()?, &["id"], id.get()));
+    spelt.map_or_else(|| text.clone(), Bytes::from)
+}

@@ -1,0 +1,180 @@
+//! One session that can be come back to: its log, its tokens, its calls, and who is attached.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{Asked, AskedCall, Attachment, Class, EventLog, Executions, Position, RepeatRefused, Taken, Tokens};
+use crate::protocol::Time;
+use crate::protocol::jsonrpc::CallNumber;
+
+/// A session that outlives its connection. It performs nothing: what it hands out is to be pushed, by the attachment that it was
+/// handed to.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    log: EventLog,
+    tokens: Tokens,
+    executions: Executions,
+    state: Attachment,
+    /// Counts the attachments.
+    attachment: u64,
+    window_ms: u64,
+}
+
+/// A client has come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The number of its attachment.
+    pub attachment: u64,
+    /// The serial of its next token.
+    pub serial: u64,
+    /// What it has: what follows is pushed.
+    pub position: Position,
+}
+
+/// Nobody comes back by this token, or no longer. Which of the two is not told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
+
+impl Recovery {
+    /// A session whose client is there: attachment 1, with the first token.
+    pub fn new(window_ms: u64) -> Self {
+        Recovery {
+            log: EventLog::default(),
+            tokens: Tokens::default(),
+            executions: Executions::default(),
+            state: Attachment::Attached,
+            attachment: 1,
+            window_ms,
+        }
+    }
+
+    /// The serial of the newest token.
+    pub fn serial(&self) -> u64 {
+        self.tokens.newest()
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> Attachment {
+        self.state
+    }
+
+    /// Whether an attachment is the present one.
+    pub fn is_present(&self, attachment: u64) -> bool {
+        self.state == Attachment::Attached && self.attachment == attachment
+    }
+
+    /// Attaches a client that comes back by a token, and says what it has. An attachment that lives is the older one from here on.
+    ///
+    /// # Errors
+    /// [`Stale`]: nothing has changed.
+    pub fn attach(&mut self, serial: u64, position: Option<Position>, now: Time) -> Result<Attached, Stale> {
+        if !self.state.may_attach(now) || !self.tokens.accepts(serial) {
+            return Err(Stale);
+        }
+        let serial = self.tokens.used(serial);
+        self.state = Attachment::Attached;
+        self.attachment += 1;
+        let position = self.log.rewind(position);
+        let (log, attachment) = (&self.log, self.attachment);
+        self.executions.attach(attachment, |answer| answer > position && log.has(answer));
+        Ok(Attached { attachment, serial, position })
+    }
+
+    /// Notes that an attachment has lost its client; until when that may come back, if it was the present one.
+    pub fn detach(&mut self, attachment: u64, now: Time) -> Option<Time> {
+        if !self.is_present(attachment) {
+            return None;
+        }
+        let until = now + self.window_ms;
+        self.state = Attachment::Detached { until };
+        Some(until)
+    }
+
+    /// Ends it for good; whether it had not ended.
+    pub fn end(&mut self) -> bool {
+        let had_ended = self.state == Attachment::Ended;
+        self.state = Attachment::Ended;
+        (self.log, self.executions) = Default::default();
+        !had_ended
+    }
+
+    /// Gives the present attachment a further token.
+    pub fn renew(&mut self, attachment: u64) -> Option<u64> {
+        self.is_present(attachment).then(|| self.tokens.renew())
+    }
+
+    /// Lets go what the present attachment says it has.
+    pub fn acknowledge(&mut self, attachment: u64, position: Position) {
+        if self.is_present(attachment) {
+            self.log.acknowledge(position);
+        }
+    }
+
+    /// Takes up a message that is no answer.
+    pub fn push(&mut self, class: Class, text: Bytes) {
+        if self.state != Attachment::Ended {
+            self.log.append(class, text);
+        }
+    }
+
+    /// Hands the present attachment what waits, about so many bytes; none to any other.
+    pub fn take(&mut self, attachment: u64, bytes_max: usize) -> Option<Taken> {
+        self.is_present(attachment).then(|| self.log.take(bytes_max))
+    }
+
+    /// Looks at a call that is asked for. What is to be said of it is taken up.
+    ///
+    /// # Errors
+    /// [`RepeatRefused`].
+    pub fn ask(&mut self, call: &AskedCall) -> Result<Asked, RepeatRefused> {
+        let asked = self.executions.ask(call, self.attachment)?;
+        if let Asked::Again(number, text) = &asked {
+            self.say(*number, text.clone());
+        }
+        Ok(asked)
+    }
+
+    /// Whether an id is that of a call which is remembered.
+    pub fn knows(&self, id: &RawValue) -> bool {
+        self.executions.knows(id)
+    }
+
+    /// Notes that a call begins; false where one of its id or key has begun meanwhile.
+    pub fn begin(&mut self, number: CallNumber, call: &AskedCall) -> bool {
+        self.executions.begin(number, call, self.attachment)
+    }
+
+    /// Takes up the answer to a request, whether it is remembered or not, under the id asked last.
+    pub fn answer(&mut self, number: CallNumber, text: Bytes) {
+        if self.state != Attachment::Ended {
+            let text = self.executions.spelt(number, text);
+            self.say(number, text);
+        }
+    }
+
+    fn say(&mut self, number: CallNumber, text: Bytes) {
+        let position = self.log.append(Class::Response, text.clone());
+        let given_in = (self.state == Attachment::Attached).then_some(self.attachment);
+        self.executions.answered(number, text, position, given_in);
+    }
+
+    /// Notes that a call was not run: one of that id is a new one.
+    pub fn not_run(&mut self, number: CallNumber) {
+        self.executions.forget(number);
+    }
+
+    /// Notes that a client took a call back.
+    pub fn take_back(&mut self, number: CallNumber) {
+        self.executions.take_back(number);
+    }
+
+    /// The log.
+    pub fn log(&self) -> &EventLog {
+        &self.log
+    }
+
+    /// The calls.
+    pub fn executions(&self) -> &Executions {
+        &self.executions
+    }
+}

@@ -1,0 +1,4 @@
+//! The log and the calls, case by case.
+
+mod calls;
+mod keeping;

@@ -1,0 +1,122 @@
+//! Recovery tokens: what one says, and which of a session's count. Who signs them is the caller.
+
+/// What a token says. It has no time of its own: how long it counts begins when the connection is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The session.
+    pub session: String,
+    /// Whose it is.
+    pub user: String,
+    /// Which of the session's tokens it is.
+    pub serial: u64,
+}
+
+impl Claims {
+    /// The text to sign: `<serial>.<session>.<user>`. Sessions' ids have no dot.
+    pub fn to_text(&self) -> String {
+        format!("{}.{}.{}", self.serial, self.session, self.user)
+    }
+
+    /// Reads a text that was signed.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (serial, rest) = text.split_once('.')?;
+        let (session, user) = rest.split_once('.')?;
+        Some(Claims { session: session.to_owned(), user: user.to_owned(), serial: serial.parse().ok()? })
+    }
+}
+
+/// Which tokens of a session count.
+///
+/// The newest does, and the one before it until the newest was used: what brought the newest may have been lost with the
+/// connection. One that was used counts until another is, for the same reason.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    newest: u64,
+    before: Option<u64>,
+    last: u64,
+}
+
+impl Default for Tokens {
+    /// A session's first token.
+    fn default() -> Self {
+        Tokens { newest: 1, before: None, last: 1 }
+    }
+}
+
+impl Tokens {
+    /// The serial of the newest.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Whether a token counts.
+    pub fn accepts(&self, serial: u64) -> bool {
+        serial == self.newest || self.before == Some(serial)
+    }
+
+    /// Gives a further token.
+    pub fn renew(&mut self) -> u64 {
+        self.follow(self.newest)
+    }
+
+    /// Notes that a client came back by a token that counts, and gives the next one.
+    pub fn used(&mut self, serial: u64) -> u64 {
+        self.follow(serial)
+    }
+
+    fn follow(&mut self, serial: u64) -> u64 {
+        self.before = Some(serial);
+        self.last += 1;
+        self.newest = self.last;
+        self.newest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting(tokens: &Tokens) -> Vec<u64> {
+        (0..10).filter(|serial| tokens.accepts(*serial)).collect()
+    }
+
+    #[test]
+    fn claims_are_read_as_they_are_written_whatever_the_user_is_called() {
+        for user in ["ann", "", "a.b.c", "ä@ö.example"] {
+            let claims =
+                Claims { session: "mcp_session_0001020304abcdef".to_owned(), user: user.to_owned(), serial: 7 };
+            assert_eq!(Claims::parse(&claims.to_text()), Some(claims));
+        }
+        for wrong in ["", "1", "1.s", "x.s.u", "-1.s.u"] {
+            assert_eq!(Claims::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_token_before_the_newest_counts_until_the_newest_was_used() {
+        let mut tokens = Tokens::default();
+        assert_eq!(counting(&tokens), [1]);
+
+        assert_eq!(tokens.renew(), 2);
+        assert_eq!(counting(&tokens), [1, 2]);
+        assert_eq!(tokens.renew(), 3);
+        assert_eq!(counting(&tokens), [2, 3]);
+
+        // The reply that brings the fourth may be lost too.
+        assert_eq!(tokens.used(3), 4);
+        assert_eq!(counting(&tokens), [3, 4]);
+        assert_eq!(tokens.used(4), 5);
+        assert_eq!(counting(&tokens), [4, 5]);
+    }
+
+    #[test]
+    fn who_missed_the_newest_can_come_back_twice_by_the_one_before() {
+        let mut tokens = Tokens::default();
+        tokens.renew();
+
+        assert_eq!(tokens.used(1), 3);
+        assert_eq!(counting(&tokens), [1, 3]);
+        assert_eq!(tokens.used(1), 4);
+        assert_eq!(counting(&tokens), [1, 4]);
+    }
+}
