@@ -138,9 +138,20 @@ impl<C: Channel> Cx<C> {
     /// If the client's wire version can't carry the payload: V2 wants a JSON object or binary data, V1 any JSON. The
     /// panic crashes this channel, as the same mistake does in Phoenix.
     pub fn push(&mut self, event: &str, payload: impl Into<Payload>) {
-        let payload = payload.into();
+        self.push_with(event, payload.into(), None);
+    }
+
+    /// The same with a position, which stands as `"@<position>"` in the otherwise null `ref`.
+    ///
+    /// # Panics
+    /// As [`Cx::push`].
+    pub(crate) fn push_at(&mut self, event: &str, payload: impl Into<Payload>, position: u64) {
+        self.push_with(event, payload.into(), Some(position));
+    }
+
+    fn push_with(&mut self, event: &str, payload: Payload, position: Option<u64>) {
         assert_carried(self.env.conn.version(), "push", event, &payload);
-        effect::record(self.env.channel, Effect::Push { event: event.into(), payload });
+        effect::record(self.env.channel, Effect::Push { event: event.into(), payload, position });
     }
 
     /// Broadcasts an event on this topic, this channel's client included.

@@ -12,8 +12,8 @@ use crate::protocol::socket::ChannelId;
 /// One thing a handler did.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// A push to the channel's client.
-    Push { event: Box<str>, payload: Payload },
+    /// A push to the channel's client; with a position, if it has one, where other pushes have no `ref`.
+    Push { event: Box<str>, payload: Payload, position: Option<u64> },
     /// A broadcast.
     Broadcast(Broadcast),
 }

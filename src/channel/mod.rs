@@ -49,6 +49,7 @@ pub use endpoint::{
 pub use handle::{Handle, ReplyHandle};
 pub use subscriber::{Broadcast, RecvError, Subscriber, TooManySubscriptions};
 
+pub(crate) use crate::outbox::Receipt;
 pub use crate::outbox::Undelivered;
 pub use crate::presence::TrackError;
 pub use crate::protocol::message::{ParseError, Payload, PayloadError, Reply};

@@ -370,6 +370,8 @@ settings! {
     mcp: Mcp {
         /// The time without any frame from the client after which an MCP channel ends.
         heartbeat_timeout_ms: u64 = Is("60_000"), milliseconds(100, 24 * HOUR_MS);
+        /// How long an MCP session is kept whose client asked for that and has lost its connection; 0 turns recovery off.
+        recovery_window_ms: u64 = Is("300_000"), milliseconds(0, 24 * HOUR_MS);
         /// Events kept of one run for those who join it late.
         run_events_max: usize = Is("1024"), count("events", 1, 1_000_000);
         /// The bytes of those events.

@@ -249,6 +249,11 @@ impl Call {
             Ok(Output::Relayed(relayed)) => return self.end_relayed(relayed, worked_ms),
             Err(error) => Err(error),
         };
+        let was_not_run = self.run.is_none() && matches!(body, Err(CallError::InvalidArguments(_)));
+        if was_not_run || matches!(body, Err(CallError::InputRequired(_))) {
+            // One that asks its client for more begins anew with the answers.
+            self.route.not_run(self.number);
+        }
         let reason = if sort.is_empty() { "failed" } else { sort };
         let ending = match &body {
             Ok(result) => Ending::Completed(result),
@@ -272,10 +277,18 @@ impl Call {
     fn end_relayed(&self, relayed: Relayed, worked_ms: u64) {
         let Relayed { text, error } = relayed;
         let code = error.as_ref().map(|(code, _)| *code);
+        if self.route.is_recoverable()
+            && std::str::from_utf8(&text)
+                .ok()
+                .and_then(|text| splice::get(text, &["result"]))
+                .is_some_and(asks_for_input)
+        {
+            self.route.not_run(self.number);
+        }
         if self.run.is_some() {
             let response = jsonrpc::Object::parse(&text).unwrap_or_default();
             match (response.raw("result"), error) {
-                (Some(result), None) if is_input_required(result) => {
+                (Some(result), None) if asks_for_input(result.get()) => {
                     let error = CallError::InputRequired(InputRequired(())).to_string();
                     self.end_run(Ending::Failed { reason: "input_required", error }, worked_ms);
                 }
@@ -288,9 +301,9 @@ impl Call {
         }
         self.session.forget(self);
         if self.session.finish(self.number) {
-            self.route.push(Kind::Response(code), text);
+            self.route.answer(self.number, Kind::Response(code), text);
         } else {
-            self.route.mark(Kind::Unanswered);
+            self.route.unanswered(self.number);
         }
     }
 
@@ -330,9 +343,9 @@ impl Call {
                 Ok(result) => (jsonrpc::result_response(&self.id, result), None),
                 Err(fault) => (jsonrpc::error_response(Some(&self.id), fault, compat), Some(fault.code(compat))),
             };
-            self.route.push(Kind::Response(code), text);
+            self.route.answer(self.number, Kind::Response(code), text);
         } else {
-            self.route.mark(Kind::Unanswered);
+            self.route.unanswered(self.number);
         }
     }
 
@@ -480,10 +493,10 @@ impl Call {
         if self.session.finish(self.number) {
             let text =
                 jsonrpc::result_response(&self.id, &respond::modern(&self.session.server, "task", "", &task.created()));
-            self.route.push(Kind::Response(None), text);
+            self.route.answer(self.number, Kind::Response(None), text);
         } else {
             // Nobody got its id.
-            self.route.mark(Kind::Unanswered);
+            self.route.unanswered(self.number);
             self.cancel(CancelReason::Client);
         }
         drop(stage);
@@ -494,8 +507,8 @@ impl Call {
 }
 
 /// Whether a result asks for more before the call can be made.
-fn is_input_required(result: &RawValue) -> bool {
-    splice::get(result.get(), &["resultType"]) == Some("\"input_required\"")
+fn asks_for_input(result: &str) -> bool {
+    splice::get(result, &["resultType"]) == Some("\"input_required\"")
 }
 
 fn crashed(panic: &(dyn std::any::Any + Send)) -> CallError {

@@ -14,6 +14,7 @@ use super::auth::{SessionEvent, SessionPlace};
 use super::credential::{Member, authenticate};
 use super::mailbox::{self, Mailbox};
 use super::outgoing::{Item, Kind, Outgoing};
+use super::recovery::{Attachment, Begun};
 use super::server::ServerShared;
 use super::session::{NewSession, Session};
 use crate::channel::inbox::Step;
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::protocol::jsonrpc::{self, Object};
 use crate::protocol::mcp::client::Client;
 use crate::protocol::mcp::peer::Peer;
+use crate::protocol::mcp::recovery::{Offer, Position};
 use crate::protocol::mcp::relay::Introduction;
 use crate::protocol::mcp::session::{ClientInfo, SessionToken};
 use crate::protocol::mcp::version::Version;
@@ -35,13 +37,29 @@ use crate::protocol::mcp::{
 /// Every message is answered with `ok` `{}`, whatever becomes of it; what JSON-RPC has to say is a push. Responses come
 /// in the order in which calls end. A call that the client cancels gets no response, as MCP wants; its run still ends
 /// with `tool_failed`.
+///
+/// The session ends with its channel, unless the join asked for recovery: then it is held elsewhere, and the channel is attached.
 pub(super) struct SessionChannel {
     session: Arc<Session>,
     member: Member,
     liveness: Option<AbortHandle>,
     mailbox: Mailbox,
+    /// Where the session can be come back to.
+    attachment: Option<Attachment>,
+    ending: Ending,
     /// Among its user's sessions, until the channel ends.
     _place: Option<SessionPlace>,
+}
+
+/// What becomes of the session when the channel ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It ends, unless its client may come back: the channel crashed, or was replaced.
+    Broken,
+    /// The client is lost.
+    Lost,
+    /// It ends: the client left, or may no longer be here.
+    Left,
 }
 
 /// What a session's channel is told by the server's own code.
@@ -50,6 +68,10 @@ pub(super) enum Info {
     Joined,
     /// There is something to send.
     Outgoing,
+    /// Time to see whether the kernel has what was sent.
+    HandedOver,
+    /// Another channel has taken this one's place, or the session has ended.
+    Superseded,
     /// Time to see whether the client still lives.
     LivenessDue,
     /// The time of its credential is over.
@@ -88,34 +110,32 @@ impl Channel for SessionChannel {
             Some(client) => Peer::joined(Client::joined(&client.name, &client.version, &client.capabilities)),
             None => Peer::default(),
         };
-        tracing::debug!(server = server.name, user = &*user.user, "an MCP session begins");
-        let standing = Arc::new(Outgoing::new(wake(cx.handle())));
-        let connection = cx.connection_id();
-        let session = Session::open(
-            &mcp,
-            NewSession {
-                server,
-                user: user.clone(),
-                connection,
-                peer,
-                standing,
-                is_streaming,
-                introduction: introduced,
-                is_workflow: false,
-            },
-        );
-        let opened = mcp.auth.open_session(&user, session.id()).map_err(|refused| {
-            session.end();
-            Refusal::reason(refused.0)
-        })?;
-        let member = Member::stay_in(&mcp, user, opened.session.as_ref(), || Info::CredentialExpired, cx);
-        let token = opened.token.as_ref();
         let acks = client.as_ref().is_some_and(|client| mailbox::acknowledges(client.capabilities.get()));
+        let wish = mcp.recoveries.wish(&fields);
+        let begun = match wish.as_ref().and_then(|wish| Begun::again(&mcp, topic, wish, &user, cx)) {
+            Some(begun) => begun,
+            None => {
+                let new = NewSession {
+                    server,
+                    user: user.clone(),
+                    connection: cx.connection_id(),
+                    peer,
+                    standing: Arc::new(Outgoing::new(wake(cx.handle()))),
+                    is_streaming,
+                    introduction: introduced,
+                    is_workflow: false,
+                };
+                Begun::anew(&mcp, topic, new, wish.is_some(), cx)?
+            }
+        };
+        let Begun { session, attachment, token, name, place, offer } = begun;
+        let member = Member::stay_in(&mcp, user, name.as_ref(), || Info::CredentialExpired, cx);
         let mailbox = Mailbox::new(session.id(), acks, cx);
-        let channel = SessionChannel { session, member, liveness: None, mailbox, _place: opened.place };
+        let ending = Ending::Broken;
+        let channel = SessionChannel { session, member, liveness: None, mailbox, attachment, ending, _place: place };
         let reply = match client {
-            Some(_) => channel.session.join_reply(token),
-            None => introduction(&channel.session, token),
+            Some(_) => channel.session.join_reply(token.as_ref(), offer.as_ref()),
+            None => introduction(&channel.session, token.as_ref(), offer.as_ref()),
         };
         // An inbox that is full ends the connection, and this session with it.
         cx.send(Info::Joined);
@@ -124,6 +144,18 @@ impl Channel for SessionChannel {
 
     async fn handle_in(&mut self, event: &str, payload: Payload, cx: &mut Cx<Self>) -> Next {
         match event {
+            _ if self.attachment.as_ref().is_some_and(|attachment| !attachment.is_present()) => Next::stop(),
+            MCP_MESSAGE if self.attachment.is_some() => {
+                self.carry_rights();
+                let outgoing = self.session.standing();
+                let held = outgoing.hold();
+                self.session.receive(json(&payload), outgoing);
+                held.release();
+                match self.push(cx) {
+                    Next::NoReply => Next::ok(Payload::EMPTY),
+                    stop => stop,
+                }
+            }
             MCP_MESSAGE => {
                 let outgoing = self.session.standing();
                 let held = outgoing.hold();
@@ -135,11 +167,16 @@ impl Channel for SessionChannel {
             }
             HEARTBEAT => {
                 #[derive(Serialize)]
+                #[serde(rename_all = "camelCase")]
                 struct Ack {
                     timestamp: String,
+                    #[serde(skip_serializing_if = "Option::is_none")]
+                    recovery_token: Option<String>,
                 }
 
-                let ack = jsonrpc::raw(&Ack { timestamp: clock::wall_iso8601_micros() });
+                let renew = |attachment: &Attachment| attachment.heartbeat(Position::acknowledged(json(&payload)));
+                let recovery_token = self.attachment.as_ref().and_then(renew);
+                let ack = jsonrpc::raw(&Ack { timestamp: clock::wall_iso8601_micros(), recovery_token });
                 cx.push(HEARTBEAT_ACK, Payload::Json(Bytes::from(String::from(Box::<str>::from(ack)))));
                 Next::ok(Payload::EMPTY)
             }
@@ -149,7 +186,11 @@ impl Channel for SessionChannel {
                 let Some(token) = fields.string("sessionToken") else {
                     return Next::error(Payload::reason("sessionToken must be a string"));
                 };
-                match self.session.mcp.auth.refresh_session(&token) {
+                let refreshed = self.session.mcp.auth.refresh_session(&token);
+                if let (Some(attachment), Ok(refreshed)) = (&self.attachment, &refreshed) {
+                    attachment.recoverable().refreshed(&token, refreshed);
+                }
+                match refreshed {
                     Ok(token) => Next::ok(Payload::Json(Bytes::from(jsonrpc::raw(&token).get().to_owned()))),
                     Err(refused) => Next::error(Payload::reason(&refused.0)),
                 }
@@ -167,19 +208,35 @@ impl Channel for SessionChannel {
     async fn handle_info(&mut self, info: Info, cx: &mut Cx<Self>) -> Next {
         let timeout_ms = self.session.mcp.settings.heartbeat_timeout_ms;
         match info {
+            Info::Outgoing if self.attachment.is_some() => return self.push(cx),
+            Info::HandedOver => {
+                return self.attachment.as_mut().map_or(Next::NoReply, |attachment| attachment.look_again(cx));
+            }
+            Info::Superseded => return Next::stop(),
             Info::Outgoing => {
                 for item in self.session.standing().take() {
                     push(item, cx);
                 }
             }
-            Info::Joined => self.expect_life(timeout_ms, cx),
+            Info::Joined => {
+                self.expect_life(timeout_ms, cx);
+                if self.attachment.is_some() {
+                    return self.push(cx);
+                }
+            }
             Info::CredentialExpired => return self.member.expire(),
             Info::QueueBegan => self.mailbox.begin(cx),
-            Info::Queue(step) => self.mailbox.step(&step, cx),
+            Info::Queue(step) => {
+                self.mailbox.step(&step, self.session.standing(), cx);
+                if self.attachment.is_some() {
+                    return self.push(cx);
+                }
+            }
             Info::LivenessDue => {
                 let idle_ms = cx.socket_idle_ms();
                 if idle_ms >= timeout_ms {
                     self.session_event(SessionEvent::TimedOut);
+                    self.ending = Ending::Lost;
                     return Next::crash("heartbeat_timeout");
                 }
                 self.expect_life(timeout_ms - idle_ms, cx);
@@ -190,6 +247,15 @@ impl Channel for SessionChannel {
 
     async fn terminate(&mut self, reason: &Reason, cx: &mut Cx<Self>) {
         self.mailbox.end(cx);
+        match reason {
+            _ if self.member.is_revoked() => self.ending = Ending::Left,
+            Reason::Left => self.ending = Ending::Left,
+            Reason::SocketClosed => self.ending = Ending::Lost,
+            _ => {}
+        }
+        if self.attachment.is_some() {
+            return;
+        }
         tracing::debug!(?reason, calls = self.session.under_way(), "an MCP session ends");
         if self.session.mcp.auth.is_audited() {
             self.session_event(SessionEvent::Terminated(&format!("{reason:?}")));
@@ -198,10 +264,19 @@ impl Channel for SessionChannel {
 }
 
 impl Drop for SessionChannel {
-    /// However the channel ends, its calls end with it.
+    /// However the channel ends, nobody is told anything more by it.
     fn drop(&mut self) {
-        self.session.standing().close();
-        self.session.end();
+        match (&self.attachment, self.ending) {
+            (Some(attachment), Ending::Left) => attachment.end("Left"),
+            (Some(attachment), Ending::Lost | Ending::Broken) => attachment.lose(),
+            (None, ending) => {
+                self.session.standing().close();
+                match ending {
+                    Ending::Lost => self.session.let_run_on(),
+                    Ending::Left | Ending::Broken => self.session.end(),
+                }
+            }
+        }
         if let Some(timer) = &self.liveness {
             timer.abort();
         }
@@ -209,6 +284,17 @@ impl Drop for SessionChannel {
 }
 
 impl SessionChannel {
+    fn push(&mut self, cx: &mut Cx<Self>) -> Next {
+        self.attachment.as_mut().map_or(Next::NoReply, |attachment| attachment.push(cx))
+    }
+
+    /// The session goes on with the rights of whoever is attached, which may have become others.
+    fn carry_rights(&self) {
+        if !Arc::ptr_eq(&self.session.user.rights(), &self.member.user.rights()) {
+            self.session.user.renew(&self.member.user);
+        }
+    }
+
     fn session_event(&self, event: SessionEvent<'_>) {
         self.session.mcp.auth.session_changed(&self.session.user, self.session.id(), event);
     }
@@ -254,7 +340,7 @@ fn server_of(mcp: &Mcp, topic: &str) -> Result<(Arc<ServerShared>, bool), Refusa
 }
 
 /// The reply to a join that is not the handshake.
-fn introduction(session: &Session, token: Option<&SessionToken>) -> Box<RawValue> {
+fn introduction(session: &Session, token: Option<&SessionToken>, recovery: Option<&Offer>) -> Box<RawValue> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Introduction<'a> {
@@ -263,6 +349,8 @@ fn introduction(session: &Session, token: Option<&SessionToken>) -> Box<RawValue
         session_id: &'a str,
         #[serde(flatten)]
         token: Option<&'a SessionToken>,
+        #[serde(flatten)]
+        recovery: Option<&'a Offer>,
     }
 
     jsonrpc::raw(&Introduction {
@@ -270,6 +358,7 @@ fn introduction(session: &Session, token: Option<&SessionToken>) -> Box<RawValue
         supported_versions: &Version::ALL,
         session_id: session.id(),
         token,
+        recovery,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The credential of an MCP channel: who joins, what becomes of it when it ends, and the next one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Mcp;
 use super::auth::{Admitted, Door, Identity, Presented};
@@ -16,6 +17,8 @@ use crate::protocol::mcp::{ACCESS_TOKEN, CREDENTIAL_EXPIRED, UNKNOWN_EVENT};
 pub(super) struct Member {
     pub(super) user: Identity,
     resident: Option<Resident>,
+    /// Whether the credential, the session or the user was revoked.
+    is_revoked: Arc<AtomicBool>,
 }
 
 /// Who joins, by the credential among the join's parameters or by their socket's.
@@ -46,16 +49,26 @@ impl Member {
         cx: &JoinCx<C>,
     ) -> Self {
         let (handle, socket) = (cx.handle(), cx.socket());
+        let is_revoked = Arc::<AtomicBool>::default();
+        let noted = Arc::clone(&is_revoked);
         let resident = mcp.auth.watch_credential(
             &user,
             session,
             Box::new(move |gone| match gone {
                 // Where the connection is going, nobody waits for the message.
                 Gone::Expired => drop(handle.send(expired())),
-                Gone::Revoked => socket.disconnect(),
+                Gone::Revoked => {
+                    noted.store(true, Ordering::SeqCst);
+                    socket.disconnect();
+                }
             }),
         );
-        Member { user, resident }
+        Member { user, resident, is_revoked }
+    }
+
+    /// Whether their connection was closed because they may no longer be here.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.is_revoked.load(Ordering::SeqCst)
     }
 
     /// Takes a later credential: `access_token` with `{"access_token": <token>}`. The one before goes on to hold where this

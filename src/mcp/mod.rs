@@ -14,7 +14,8 @@
 //! An [`McpServer`] has them, and an [`Mcp`] brings servers to topics and to HTTP.
 //!
 //! Nothing is ever broadcast on a session's topic: its clients don't learn of each other, so there is no
-//! `presence_diff`. A run ends with the session that called it, unless it became a task.
+//! `presence_diff`. A run ends with the session that called it, unless it became a task or its client is lost. A session ends with its
+//! channel, unless its client asked for recovery.
 
 pub mod auth;
 mod authorize;
@@ -35,6 +36,7 @@ mod mailbox;
 mod newest;
 mod outgoing;
 mod prompts;
+mod recovery;
 mod relay;
 mod request_state;
 mod resources;
@@ -66,6 +68,7 @@ pub(crate) use hex::Hex;
 pub use input::InputRequest;
 pub(crate) use outgoing::{Item, Kind, Outgoing};
 pub use prompts::{Prompt, PromptOutput};
+use recovery::Recoveries;
 use request_state::Sealer;
 pub use resources::{Resource, ResourceOutput, ResourceTemplate};
 use runs::{Publish, Runs};
@@ -92,6 +95,7 @@ pub use crate::protocol::mcp::elicitation::{
     self, Answer, BooleanField, ChoiceField, ChoicesField, Form, NumberField, TextField, UrlRequest,
 };
 pub use crate::protocol::mcp::level::Level;
+use crate::protocol::mcp::recovery::RECOVERY_WINDOW_MS;
 pub use crate::protocol::mcp::roots::Root;
 use crate::protocol::mcp::run_log::{RUN_BYTES_MAX, RUN_EVENTS_MAX, RUN_RETENTION_MS};
 pub use crate::protocol::mcp::sampling::{self, SamplingMessage, SamplingRequest, SamplingResult};
@@ -123,6 +127,9 @@ pub struct Settings {
     pub run_retention_ms: u64,
     /// Which codes JSON-RPC errors carry.
     pub compat: Compat,
+    /// Milliseconds for which a session on a channel is kept whose client wants to come back and has lost its connection; 0 turns
+    /// that off.
+    pub recovery_window_ms: u64,
     /// Threads that tools may keep busy at once, over all sessions; one connection has half of them. At least 1.
     pub worker_threads: usize,
 }
@@ -137,9 +144,22 @@ impl Default for Settings {
             run_bytes_max: RUN_BYTES_MAX,
             run_retention_ms: RUN_RETENTION_MS,
             compat: Compat::Standard,
+            recovery_window_ms: RECOVERY_WINDOW_MS,
             // One processor is left to those who are not calling tools.
             worker_threads: std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
         }
+    }
+}
+
+impl Settings {
+    /// Calls under way of one connection.
+    fn calls_each_max(&self) -> usize {
+        (self.runs_max / 4).max(self.calls_per_session_max).min(self.runs_max)
+    }
+
+    /// Calls that run on though their clients are lost and can't come back: as many as one connection may have under way.
+    fn orphans_max(&self) -> usize {
+        self.calls_each_max()
     }
 }
 
@@ -157,6 +177,7 @@ pub struct Mcp {
     tasks: Tasks,
     under_way: UnderWay,
     sealer: Sealer,
+    recoveries: Recoveries,
     workflows: Workflows,
 }
 
@@ -213,7 +234,7 @@ impl McpBuilder {
         self
     }
 
-    /// Sets what `requestState` is sealed with, for several nodes to share; by default it is made anew at each start.
+    /// Sets what `requestState` and recovery tokens are sealed with, for several nodes to share; by default it is made anew at each start.
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
         self.secret = Some(secret.into());
         self
@@ -244,7 +265,8 @@ impl McpBuilder {
             }
         }
         let runs = Arc::new(Runs::new(&settings, publish));
-        let each_max = (settings.runs_max / 4).max(settings.calls_per_session_max).min(settings.runs_max);
+        let each_max = settings.calls_each_max();
+        let window_ms = settings.recovery_window_ms;
         let secret = secret.unwrap_or_else(|| random::bytes::<32>().to_vec());
         Ok(Arc::new(Mcp {
             workers: Workers::new(settings.worker_threads, each_max),
@@ -257,6 +279,7 @@ impl McpBuilder {
             tasks: Tasks::default(),
             under_way: UnderWay::default(),
             sealer: Sealer::new(&secret),
+            recoveries: Recoveries::new(window_ms, &secret),
             workflows: Workflows::new(store.unwrap_or_else(Store::in_memory), endpoint),
         }))
     }
@@ -298,6 +321,11 @@ impl Mcp {
     /// Sessions that are open, those of single stateless requests apart.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Sessions whose clients have lost their connection and may come back; they are open too.
+    pub fn detached_sessions(&self) -> usize {
+        self.recoveries.detached()
     }
 
     /// Lets clients go whose streams would never end by themselves: those of changes end in order, standing ones break off.
@@ -344,6 +372,7 @@ impl Mcp {
         self.end_streams();
         self.workflows.drain().await;
         self.under_way.drain().await;
+        self.recoveries.end_detached();
     }
 
     /// Waits until no call is under way.

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::protocol::jsonrpc::CallNumber;
+use crate::protocol::mcp::recovery::{AskedCall, Class, Recovery, Taken};
 use crate::protocol::mcp::{OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX};
 
 /// What sort of message waits.
@@ -27,6 +29,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    fn class(self) -> Option<Class> {
+        match self {
+            Kind::Response(_) | Kind::Busy => Some(Class::Response),
+            Kind::Request => Some(Class::Request),
+            Kind::Notification => Some(Class::Notification),
+            Kind::Event => Some(Class::Event),
+            Kind::Unanswered | Kind::Pause => None,
+        }
+    }
+
     /// Whether it is a message for the client, and not a word to whoever sends these.
     pub(crate) fn is_message(self) -> bool {
         !matches!(self, Kind::Unanswered | Kind::Pause)
@@ -42,8 +54,11 @@ pub(crate) struct Item {
 
 /// A stream's waiting messages, in order. Whoever sends them is woken at most once until it takes them, so that no inbox
 /// overflows however much there is.
+///
+/// That of a session which can be come back to keeps its messages in its log instead, where they stay when they are taken.
 pub(crate) struct Outgoing {
     state: Mutex<State>,
+    is_recoverable: bool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -53,12 +68,24 @@ struct State {
     bytes: usize,
     is_woken: bool,
     is_closed: bool,
+    recovery: Option<Box<Recovery>>,
 }
 
 impl Outgoing {
     /// An empty stream; `wake` is called from any thread when there is something to take, and must not block.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Outgoing { state: Mutex::default(), wake: Box::new(wake) }
+        Outgoing { state: Mutex::default(), is_recoverable: false, wake: Box::new(wake) }
+    }
+
+    /// The same for a session that can be come back to.
+    pub(crate) fn recoverable(recovery: Recovery, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let state = State { recovery: Some(Box::new(recovery)), ..State::default() };
+        Outgoing { state: Mutex::new(state), is_recoverable: true, wake: Box::new(wake) }
+    }
+
+    /// Whether its session can be come back to.
+    pub(crate) fn is_recoverable(&self) -> bool {
+        self.is_recoverable
     }
 
     /// Adds what is no message: [`Kind::Unanswered`] or [`Kind::Pause`].
@@ -69,10 +96,31 @@ impl Outgoing {
     /// Adds a message. Above the bounds the oldest notifications go; answers and requests stay, which are bounded by the
     /// calls under way.
     pub(crate) fn push(&self, kind: Kind, text: Bytes) {
+        self.add(kind, text, None);
+    }
+
+    /// Adds the answer to a request, which may be asked again.
+    pub(crate) fn answer(&self, number: CallNumber, kind: Kind, text: Bytes) {
+        self.add(kind, text, Some(number));
+    }
+
+    fn add(&self, kind: Kind, text: Bytes, answered: Option<CallNumber>) {
         {
             let mut state = self.state.lock();
             if state.is_closed {
                 return;
+            }
+            if let Some(recovery) = &mut state.recovery {
+                match (answered, kind.class()) {
+                    (_, None) => return,
+                    (Some(number), _) => recovery.answer(number, text),
+                    (None, Some(class)) => recovery.push(class, text),
+                }
+                if std::mem::replace(&mut state.is_woken, true) {
+                    return;
+                }
+                drop(state);
+                return (self.wake)();
             }
             if kind == Kind::Pause && state.queue.back().is_some_and(|last| last.kind == Kind::Pause) {
                 return;
@@ -89,9 +137,51 @@ impl Outgoing {
         (self.wake)();
     }
 
+    /// Notes that a request gets no answer, because its client took it back.
+    pub(crate) fn unanswered(&self, number: CallNumber) {
+        if self.recovery(|recovery| recovery.take_back(number)).is_none() {
+            self.mark(Kind::Unanswered);
+        }
+    }
+
+    /// Notes that a call was refused before anything ran.
+    pub(crate) fn not_run(&self, number: CallNumber) {
+        self.recovery(|recovery| recovery.not_run(number));
+    }
+
+    /// Notes that a call begins; false where one of its id or its key has begun meanwhile.
+    pub(crate) fn begin(&self, number: CallNumber, call: &AskedCall) -> bool {
+        self.recovery(|recovery| recovery.begin(number, call)).unwrap_or(true)
+    }
+
+    /// Does something with what makes its session one to come back to, if anything does. Whoever says something so calls
+    /// [`Outgoing::rouse`] afterwards.
+    pub(crate) fn recovery<R>(&self, act: impl FnOnce(&mut Recovery) -> R) -> Option<R> {
+        if !self.is_recoverable {
+            return None;
+        }
+        self.state.lock().recovery.as_deref_mut().map(act)
+    }
+
+    /// Wakes whoever sends, unless that has been done.
+    pub(crate) fn rouse(&self) {
+        if !std::mem::replace(&mut self.state.lock().is_woken, true) {
+            (self.wake)();
+        }
+    }
+
+    /// Hands the present attachment about so many bytes of what waits; none to an older one.
+    pub(crate) fn take_for(&self, attachment: u64, bytes_max: usize) -> Option<Taken> {
+        let mut state = self.state.lock();
+        let taken = state.recovery.as_mut()?.take(attachment, bytes_max)?;
+        state.is_woken = false;
+        Some(taken)
+    }
+
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
-        self.state.lock().bytes
+        let state = self.state.lock();
+        state.recovery.as_ref().map_or(state.bytes, |recovery| recovery.log().waiting_bytes())
     }
 
     /// Takes everything that waits, in order.
@@ -137,6 +227,11 @@ pub(crate) struct Held<'a> {
 }
 
 impl Held<'_> {
+    /// Lets go and takes nothing. A wake-up that was under way before stays so.
+    pub(crate) fn release(self) {
+        self.outgoing.state.lock().is_woken = self.was_woken;
+    }
+
     /// Takes what waits and lets go. A wake-up that was under way before stays so.
     pub(crate) fn take(self) -> VecDeque<Item> {
         let mut state = self.outgoing.state.lock();

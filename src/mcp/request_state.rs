@@ -150,6 +150,11 @@ impl fmt::Debug for Sealer {
 ///
 /// The order of keys, escapes and whitespace don't count.
 pub fn request_digest(method: &str, params: &Object<'_>) -> [u8; 32] {
+    digest_without(method, params, &PARAMS_LEFT_OUT)
+}
+
+/// A hash of a method and its params but for some fields: the same for what reads the same.
+pub fn digest_without(method: &str, params: &Object<'_>, left_out: &[&str]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     // The length before each text keeps two lists of texts from reading the same.
     let mut add = |text: &str| {
@@ -157,7 +162,7 @@ pub fn request_digest(method: &str, params: &Object<'_>) -> [u8; 32] {
         hasher.update(text);
     };
     add(method);
-    for (key, value) in params.fields().filter(|(key, _)| !PARAMS_LEFT_OUT.contains(key)) {
+    for (key, value) in params.fields().filter(|(key, _)| !left_out.contains(key)) {
         add(key);
         // Only what is valid has a canonical form. Other text, such as `1e400`, is its own.
         match json::validate(value.get()) {

@@ -28,6 +28,7 @@ use crate::protocol::mcp::client::{Client, Era};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::peer;
+use crate::protocol::mcp::recovery::Offer;
 use crate::protocol::mcp::session::{Empty, JoinReply, SessionToken};
 use crate::protocol::mcp::subscription::Filter;
 use crate::protocol::mcp::tool::{CallParams, TaskSupport};
@@ -58,6 +59,7 @@ impl Session {
             Err(fault) if era == Era::Modern => Err(error::stateless(fault)),
             Err(fault) => Err(fault),
         };
+        route.not_run(number);
         if !self.finish(number) {
             return route.mark(Kind::Unanswered);
         }
@@ -195,9 +197,9 @@ impl Session {
     }
 
     /// The reply to a join that is the handshake.
-    pub(super) fn join_reply(&self, token: Option<&SessionToken>) -> Box<RawValue> {
+    pub(super) fn join_reply(&self, token: Option<&SessionToken>, recovery: Option<&Offer>) -> Box<RawValue> {
         let (name, version) = &self.server.facts.title;
-        jsonrpc::raw(&JoinReply::new(name, version, self.id(), token))
+        jsonrpc::raw(&JoinReply::new(name, version, self.id(), token, recovery))
     }
 
     fn list_tools(&self, call: &peer::Call<'_>) -> Result<Served, Fault> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use super::call::Call;
 use super::cancel::CancelReason;
 use super::input::InputRequest;
 use super::outgoing::{Kind, Outgoing};
+use super::recovery::Orphans;
 use super::runs::{Run, Watch};
 use super::server::{Change, ServerShared};
 use super::upstream::{Attachment, Instance};
@@ -45,7 +46,7 @@ pub(super) struct Sessions(Arc<Mutex<HashMap<Box<str>, Weak<Session>>>>);
 pub(crate) struct Session {
     id: Box<str>,
     number: u64,
-    connection: u64,
+    connection: AtomicU64,
     pub(super) mcp: Arc<Mcp>,
     pub(super) server: Arc<ServerShared>,
     pub(super) user: Identity,
@@ -59,6 +60,8 @@ pub(crate) struct Session {
     pub(super) attachment: Option<Box<Attachment>>,
     pub(super) peer: Mutex<Peer>,
     pub(super) lively: Mutex<Lively>,
+    /// The place of its calls among those that run on, once its client is lost.
+    orphans: OnceLock<Orphans>,
 }
 
 type Answered = Result<Box<RawValue>, Box<RawValue>>;
@@ -177,7 +180,7 @@ impl Session {
         Arc::new(Session {
             id: session_id(random::bytes()).into(),
             number: LAST.fetch_add(1, Ordering::Relaxed),
-            connection: new.connection,
+            connection: AtomicU64::new(new.connection),
             mcp: Arc::clone(mcp),
             server: new.server,
             user: new.user,
@@ -187,6 +190,7 @@ impl Session {
             attachment: passes_on.then(|| Box::new(Attachment::new(new.introduction))),
             peer: Mutex::new(if passes_on { new.peer.relaying() } else { new.peer }),
             lively: Mutex::default(),
+            orphans: OnceLock::new(),
         })
     }
 
@@ -202,7 +206,12 @@ impl Session {
 
     /// Among whose calls its calls are counted.
     pub(super) fn connection(&self) -> u64 {
-        self.connection
+        self.connection.load(Ordering::Relaxed)
+    }
+
+    /// Counts its calls among those of another connection from here on: its client has come back by that.
+    pub(super) fn move_to(&self, connection: u64) {
+        self.connection.store(connection, Ordering::Relaxed);
     }
 
     /// Its number among the sessions of this process.
@@ -233,13 +242,20 @@ impl Session {
 
     /// Takes a message of the client, the text of one JSON value; what it is answered with goes to `route`.
     pub(crate) fn receive(self: &Arc<Self>, text: &[u8], route: &Arc<Outgoing>) {
+        let Ok(asked) = self.ask_once(text, route) else { return };
         let received = self.peer.lock().receive(text, clock::now());
         match received {
             Received::Nothing => {}
             Received::Initialized => self.pass_initialized(text),
             Received::RootsChanged | Received::Other(_) => self.pass_notification(text),
             Received::Progress(ask, text) => self.pass_progress(ask, text),
-            Received::Serve(call) => self.serve(call, route),
+            Received::Serve(call) => {
+                if asked.is_none_or(|asked| route.begin(call.number, &asked)) {
+                    return self.serve(call, route);
+                }
+                self.finish(call.number);
+                self.refuse_twin(call.id, route);
+            }
             Received::Refuse(id, fault) => self.refuse(id, &fault, route),
             Received::Batch(messages) => {
                 // Of a channel what others are answered with waits in the same place.
@@ -539,6 +555,29 @@ impl Session {
             self.end_listen(&listen);
         }
         self.standing.mark(Kind::Pause);
+    }
+
+    /// Lets a session go whose client is lost and can't come back: nobody finds it, nothing is said, and calls under way run to
+    /// their own ends. Where there are none, or too many run on already, it ends.
+    pub(super) fn let_run_on(&self) {
+        let calls = self.lively.lock().calls.len();
+        // As many as one connection may have under way.
+        let limit = self.mcp.settings.orphans_max();
+        let orphans = (calls > 0).then(|| self.mcp.recoveries.orphan(calls, limit)).flatten();
+        let Some(orphans) = orphans else { return self.end() };
+        // It is lost once.
+        let _ = self.orphans.set(orphans);
+        let (asks, listens) = {
+            let mut lively = self.lively.lock();
+            (std::mem::take(&mut lively.asks), std::mem::take(&mut lively.listens))
+        };
+        // Nobody answers what was asked.
+        drop(asks);
+        for listen in listens {
+            self.end_listen(&listen);
+        }
+        self.mcp.sessions.0.lock().remove(&self.id);
+        self.server.leave(self.number);
     }
 
     /// Ends the session: its calls are cancelled, its streams of changes end in order, and nobody finds it any more.

@@ -47,6 +47,11 @@ impl Ref {
         Ref(CompactString::new(text))
     }
 
+    /// The position of a message in a log that clients can come back to: `"@12"`.
+    pub fn position(position: u64) -> Self {
+        Ref(compact_str::format_compact!("\"@{position}\""))
+    }
+
     /// The JSON text, to be copied into a frame.
     pub fn as_json(&self) -> &str {
         &self.0

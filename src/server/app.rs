@@ -160,6 +160,7 @@ fn mcp(
     };
     let mut builder = builder.deployment(deployment).server(server).settings(|chosen| {
         chosen.heartbeat_timeout_ms = mcp.heartbeat_timeout_ms;
+        chosen.recovery_window_ms = mcp.recovery_window_ms;
         chosen.calls_per_session_max = mcp.tool_calls_per_session_max;
         chosen.runs_max = mcp.runs_max;
         chosen.run_events_max = mcp.run_events_max;

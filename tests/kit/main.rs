@@ -4,6 +4,7 @@ mod assertions;
 mod hazards;
 mod mcp;
 mod model;
+mod recovery;
 mod resume;
 mod room;
 mod sockets;

@@ -336,13 +336,16 @@ impl Host {
                 continue;
             }
             match effect {
-                Effect::Push { event, payload } => {
+                Effect::Push { event, payload, position } => {
                     let Some(at) = self.socket.position(channel) else {
                         continue;
                     };
                     let (version, entry) = (self.conn.version(), self.socket.entry(at));
                     let (join_ref, topic) = (entry.push_ref(), &entry.topic);
-                    let pushed = frame(out, |out| wire::encode_push(version, out, join_ref, topic, &event, &payload));
+                    let reference = position.map_or(Ref::NULL, Ref::position);
+                    let pushed = frame(out, |out| {
+                        wire::encode_message(version, out, join_ref, &reference, topic, &event, &payload)
+                    });
                     if let Err(error) = pushed {
                         self.doom(channel, format!("push of {event:?}: {error}"));
                     }

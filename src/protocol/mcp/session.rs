@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::jsonrpc::{self, Object};
 use crate::protocol::mcp::PROTOCOL_VERSION;
+use crate::protocol::mcp::recovery::Offer;
 
 /// What session ids start with, before 16 lower-case hex digits.
 pub const SESSION_ID_PREFIX: &str = "mcp_session_";
@@ -116,6 +117,8 @@ pub struct JoinReply<'a> {
     session_id: &'a str,
     #[serde(flatten)]
     token: Option<&'a SessionToken>,
+    #[serde(flatten)]
+    recovery: Option<&'a Offer>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -158,7 +161,13 @@ struct Experimental {
 
 impl<'a> JoinReply<'a> {
     /// The reply of the server `name` at `version` for one session.
-    pub fn new(name: &'a str, version: &'a str, session_id: &'a str, token: Option<&'a SessionToken>) -> Self {
+    pub fn new(
+        name: &'a str,
+        version: &'a str,
+        session_id: &'a str,
+        token: Option<&'a SessionToken>,
+        recovery: Option<&'a Offer>,
+    ) -> Self {
         JoinReply {
             protocol_version: PROTOCOL_VERSION,
             capabilities: Capabilities {
@@ -172,6 +181,7 @@ impl<'a> JoinReply<'a> {
             server_info: ServerInfo { name, version },
             session_id,
             token,
+            recovery,
         }
     }
 }
@@ -258,7 +268,7 @@ mod tests {
     #[test]
     fn the_join_reply_has_every_key_of_the_deployment() {
         let id = session_id([0, 1, 2, 3, 4, 0xab, 0xcd, 0xef]);
-        let reply = serde_json::to_value(JoinReply::new("Bennu", "0.1.0", &id, None)).expect("serializes");
+        let reply = serde_json::to_value(JoinReply::new("Bennu", "0.1.0", &id, None, None)).expect("serializes");
 
         assert_eq!(
             reply,

@@ -221,16 +221,15 @@ fn two_sessions_on_one_socket_have_their_own_calls_under_the_same_ids() {
 }
 
 #[test]
-fn calls_end_with_their_session_left_replaced_or_lost() {
+fn calls_end_with_their_session_left_or_replaced() {
     let server = TestServer::start(|_| {});
-    let ways: [fn(super::peer::Peer); 3] = [
+    let ways: [fn(super::peer::Peer); 2] = [
         |mut peer| {
             peer.push("mcp:session", "phx_leave", &json!({}));
         },
         |mut peer| {
             peer.joined("mcp:session", &client_info());
         },
-        super::peer::Peer::vanish,
     ];
 
     for end in ways {
@@ -245,6 +244,21 @@ fn calls_end_with_their_session_left_replaced_or_lost() {
         let last = watcher.wait(Frame::is_terminal).payload;
         assert_eq!(last["data"]["error"], "cancelled: the session ended");
     }
+}
+
+#[test]
+fn calls_of_a_client_that_is_lost_run_to_their_end() {
+    let server = TestServer::start(|_| {});
+    let mut peer = server.connect();
+    peer.joined("mcp:session", &client_info());
+    let run = peer.call("mcp:session", &json!(1), &countdown(1, 500));
+    let mut watcher = server.connect();
+    watcher.joined(&format!("mcp:run:{run}"), &json!({}));
+
+    peer.vanish();
+
+    let last = watcher.wait(Frame::is_terminal);
+    assert_eq!(last.kind(), Some("tool_completed"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod lab;
 mod many_calls;
 mod misbehaviour;
 pub mod peer;
+mod recovery;
 mod servers;
 mod sessions;
 mod status;

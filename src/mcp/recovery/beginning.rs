@@ -1,0 +1,91 @@
+//! Where a join leads: to a session that begins, or back to one.
+
+use std::sync::Arc;
+
+use super::{Attachment, Joining, Present};
+use crate::channel::{JoinCx, Refusal};
+use crate::mcp::Mcp;
+use crate::mcp::auth::{Identity, Opened, SessionPlace, SessionToken};
+use crate::mcp::channel::SessionChannel;
+use crate::mcp::session::{NewSession, Session};
+use crate::protocol::mcp::recovery::{Offer, Position, Wish};
+
+/// What a join has begun, or come back to.
+pub(in crate::mcp) struct Begun {
+    pub(in crate::mcp) session: Arc<Session>,
+    pub(in crate::mcp) attachment: Option<Attachment>,
+    pub(in crate::mcp) token: Option<SessionToken>,
+    /// By which the session is revoked.
+    pub(in crate::mcp) name: Option<Arc<str>>,
+    /// Of a session that ends with its channel.
+    pub(in crate::mcp) place: Option<SessionPlace>,
+    pub(in crate::mcp) offer: Option<Offer>,
+}
+
+impl Begun {
+    /// Brings a client back to the session that its token is for, if that counts.
+    pub(in crate::mcp) fn again(
+        mcp: &Arc<Mcp>,
+        topic: &str,
+        wish: &Wish,
+        user: &Identity,
+        cx: &JoinCx<SessionChannel>,
+    ) -> Option<Self> {
+        let joining = Joining { topic, user, handle: cx.handle(), connection: cx.connection_id() };
+        let (recoverable, attached) = mcp.recoveries.attach(mcp, wish.token.as_deref()?, wish.position, joining)?;
+        let session = Arc::clone(&recoverable.session);
+        tracing::debug!(server = session.server.name, user = &*user.user, "a client comes back to its MCP session");
+        Some(Begun {
+            offer: Some(mcp.recoveries.offer(&session, attached.serial, true, attached.position)),
+            token: recoverable.token(),
+            name: recoverable.name(),
+            place: None,
+            attachment: Some(Attachment::new(recoverable, attached.attachment)),
+            session,
+        })
+    }
+
+    /// Begins a session, to which its client may come back if it `is_recoverable`.
+    pub(in crate::mcp) fn anew(
+        mcp: &Arc<Mcp>,
+        topic: &str,
+        mut new: NewSession,
+        is_recoverable: bool,
+        cx: &JoinCx<SessionChannel>,
+    ) -> Result<Self, Refusal> {
+        tracing::debug!(server = new.server.name, user = &*new.user.user, "an MCP session begins");
+        let user = new.user.clone();
+        let present = Present::first(cx.handle());
+        if is_recoverable {
+            new.standing = Arc::new(mcp.recoveries.outgoing(&present));
+            // It outlives the socket, whose rights end with that.
+            new.user = Identity::new(Arc::clone(&user.user), (*user.rights()).clone());
+        }
+        let session = Session::open(mcp, new);
+        let opened = loop {
+            match mcp.auth.open_session(&user, session.id()) {
+                Ok(opened) => break opened,
+                Err(_) if mcp.recoveries.give_way(&user) => {}
+                Err(refused) => {
+                    session.end();
+                    return Err(Refusal::reason(refused.0));
+                }
+            }
+        };
+        if !is_recoverable {
+            let Opened { place, token, session: name } = opened;
+            return Ok(Begun { session, attachment: None, token, name, place, offer: None });
+        }
+        let recoverable = mcp.recoveries.hold(&session, topic, present);
+        recoverable.keep(opened.place, opened.session.clone(), opened.token.clone());
+        let serial = session.standing().recovery(|recovery| recovery.serial()).unwrap_or_default();
+        Ok(Begun {
+            offer: Some(mcp.recoveries.offer(&session, serial, false, Position::default())),
+            attachment: Some(Attachment::new(recoverable, 1)),
+            token: opened.token,
+            name: opened.session,
+            place: None,
+            session,
+        })
+    }
+}
