@@ -2,7 +2,7 @@
 
 use crate::metrics::METRICS;
 use crate::outbox::Broadcast;
-use crate::protocol::history::{Gap, write_reference};
+use crate::protocol::history::Gap;
 use crate::protocol::message::{GAP, POSITION, Payload, Ref};
 use crate::protocol::websocket::{self, Opcode};
 use crate::protocol::wire::{self, EncodeError, Kind, WireVersion};
@@ -11,7 +11,7 @@ use crate::protocol::wire::{self, EncodeError, Kind, WireVersion};
 /// where the version can't carry the payload.
 pub(crate) fn write_broadcast(out: &mut Vec<u8>, version: WireVersion, broadcast: &Broadcast, offset: u64) -> bool {
     let Broadcast { topic, event, payload, .. } = broadcast;
-    let position = write_reference(offset);
+    let position = Ref::position(offset);
     let written = frame(out, |out| wire::encode_broadcast_at(version, out, &position, topic, event, payload));
     match written {
         Ok(Kind::Text) => true,
@@ -29,12 +29,12 @@ pub(crate) fn write_broadcast(out: &mut Vec<u8>, version: WireVersion, broadcast
 
 /// Appends a `position`.
 pub(crate) fn write_position(out: &mut Vec<u8>, version: WireVersion, topic: &str, offset: u64) {
-    write_event(out, version, &write_reference(offset), topic, POSITION, &Payload::EMPTY);
+    write_event(out, version, &Ref::position(offset), topic, POSITION, &Payload::EMPTY);
 }
 
 /// Appends a `gap`.
 pub(super) fn write_gap(out: &mut Vec<u8>, version: WireVersion, topic: &str, gap: &Gap) {
-    write_event(out, version, &write_reference(gap.offset), topic, GAP, &gap.payload());
+    write_event(out, version, &Ref::position(gap.offset), topic, GAP, &gap.payload());
 }
 
 fn write_event(out: &mut Vec<u8>, version: WireVersion, position: &Ref, topic: &str, event: &str, payload: &Payload) {

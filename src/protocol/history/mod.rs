@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 
 pub use gap::{Gap, GapReason};
 pub use latest::thin;
-pub use position::{BadResume, Epoch, OFFSET_MAX, Position, Resume, write_reference};
+pub use position::{BadResume, Epoch, OFFSET_MAX, Position, Resume};
 pub use reader::{Offer, Reader};
 
 use super::Time;

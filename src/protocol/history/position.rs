@@ -5,7 +5,6 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::protocol::jsonrpc::Object;
-use crate::protocol::message::Ref;
 
 /// The largest offset: every whole number up to it is one in JavaScript too.
 pub const OFFSET_MAX: u64 = (1 << 53) - 1;
@@ -102,9 +101,4 @@ impl BadResume {
         }
         BadResume(shown)
     }
-}
-
-/// The reference that a broadcast with an offset carries: `"@12"`.
-pub fn write_reference(offset: u64) -> Ref {
-    Ref::from_json(&compact_str::format_compact!("\"@{offset}\""))
 }

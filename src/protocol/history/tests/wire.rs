@@ -1,7 +1,7 @@
 //! What clients say and hear of positions, to the byte.
 
 use super::*;
-use crate::protocol::message::Payload;
+use crate::protocol::message::{Payload, Ref};
 
 fn resume(value: &str) -> Result<Option<Resume>, BadResume> {
     Resume::from_params(format!(r#"{{"token":"t","resume":{value},"n":[1]}}"#).as_bytes())
@@ -188,7 +188,7 @@ fn a_position_goes_over_the_wire_and_back() {
 
 #[test]
 fn a_reference_is_the_offset_behind_an_at_sign() {
-    let texts = [0, 1, 13, OFFSET_MAX, u64::MAX].map(|offset| write_reference(offset).as_json().to_owned());
+    let texts = [0, 1, 13, OFFSET_MAX, u64::MAX].map(|offset| Ref::position(offset).as_json().to_owned());
 
     assert_eq!(texts, [r#""@0""#, r#""@1""#, r#""@13""#, r#""@9007199254740991""#, r#""@18446744073709551615""#]);
 }
