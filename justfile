@@ -73,6 +73,10 @@ queues times="100":
     BENNU_QUEUE_SEEDS_TIMES={{times}} cargo test --release --test protocol queue -- --nocapture
     BENNU_QUEUES_SEEDS_TIMES={{times}} cargo test --release --lib queue::tests::model -- --nocapture
 
+# A session's log, tokens, calls and attachments at random beside their model, for many times the seeds that the tests take.
+recovery times="100":
+    BENNU_RECOVERY_SEEDS_TIMES={{times}} cargo test --release --test protocol recovery -- --nocapture
+
 # The program killed under load, 320 times for each of `times`; the seeds are printed.
 crash times="15":
     BENNU_CRASH_TIMES={{times}} cargo test --test server queue::crash -- --nocapture
@@ -84,5 +88,5 @@ store times="100":
 # The long searches, which no test run waits for: every fuzzer, random conversations beside their model, connections that
 # break off, upstreams that are killed, topics that resume, workflows with crashes, queues, the program killed under load, crashes of
 # the store's file.
-soak: fuzz-all model churn chaos history workflows queues crash store
+soak: fuzz-all model churn chaos history workflows queues recovery crash store
     SANITIZER=address ./scripts/fuzz.sh run websocket_frames 600

@@ -129,17 +129,6 @@ describe("a client that goes", () => {
     })
   }
 
-  test("its calls are taken back when its connection is cut", ONE_TEST, async (t) => {
-    const session = await openLegacySession(t, gateway, "mcp:server:odd")
-    session.ask("tools/call", { name: "wait", arguments: { mark: "cut" } }).catch(() => {})
-    const sent = await callOf('"mark":"cut"')
-
-    session.socket.reconnectTimer.reset()
-    session.socket.conn.terminate()
-
-    await takenBack(sent)
-  })
-
   test("a stateless request's HTTP response that nobody reads takes its call back", ONE_TEST, async (t) => {
     const peer = openHttp(t, gateway, "odd")
     const meta = { "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}, progressToken: 1 }

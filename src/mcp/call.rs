@@ -157,6 +157,11 @@ impl Call {
         self.cancellation.cancel(reason);
     }
 
+    /// Whether a workflow's run is what it waits for.
+    pub(super) fn executes_workflow(&self) -> bool {
+        matches!(self.subject, Subject::Workflow) || self.workflow.get().is_some()
+    }
+
     /// Why the call was ended from outside, if it was.
     pub(super) fn cancel_reason(&self) -> Option<CancelReason> {
         self.cancellation.reason()

@@ -559,8 +559,18 @@ impl Session {
 
     /// Lets a session go whose client is lost and can't come back: nobody finds it, nothing is said, and calls under way run to
     /// their own ends. Where there are none, or too many run on already, it ends.
+    ///
+    /// What executes a workflow ends as with the session: the run itself goes on if its definition says so.
     pub(super) fn let_run_on(&self) {
-        let calls = self.lively.lock().calls.len();
+        let (workflows, calls) = {
+            let lively = self.lively.lock();
+            let workflows: Vec<_> = lively.calls.iter().filter(|call| call.executes_workflow()).cloned().collect();
+            let calls = lively.calls.len() - workflows.len();
+            (workflows, calls)
+        };
+        for call in workflows {
+            call.cancel(CancelReason::SessionEnded);
+        }
         // As many as one connection may have under way.
         let limit = self.mcp.settings.orphans_max();
         let orphans = (calls > 0).then(|| self.mcp.recoveries.orphan(calls, limit)).flatten();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bennu::Endpoint;
 use bennu::mcp::auth::{AuthRefused, Credential, Identity, McpAuth, Opened, Presented};
 use bennu::mcp::{CallContext, Mcp, McpServer, Settings, Tool};
-use bennu::testing::{Client, Message, TestChannel, TestSocket};
+use bennu::testing::{Client, Message, TestChannel, TestSocket, WireVersion};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -577,6 +577,42 @@ async fn the_calls_of_a_client_that_is_lost_run_to_their_end_without_it() {
     workshop.gate.add_permits(1);
     board.assert_push("run_finished", json!({"status": "completed"})).await;
     workshop.mcp.idle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_stand_in_the_ref_of_version_1_too() {
+    let workshop = Workshop::start(|_| {});
+    let socket = (workshop.connect)(Client::new().version(WireVersion::V1)).await;
+    let (session, _) = join(&socket, TOPIC, wish()).await;
+
+    ask(&session, 1, json!({"name": "count"})).await;
+
+    assert_eq!(all(&socket).await, ["@1 tool_started", "@2 tool_completed", "@3 answer 1 run 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_nobody_comes_back_to_leave_nothing() {
+    let workshop = Workshop::start(|_| {});
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let mut before = 0;
+    for round in 0..2 {
+        for n in 0..500 {
+            let mut wish = wish();
+            wish["token"] = json!(format!("user {n}"));
+            let (socket, session, _) = workshop.visit(wish).await;
+            ask(&session, 1, json!({"name": "count"})).await;
+            socket.disconnect().await;
+        }
+        assert_eq!(workshop.mcp.detached_sessions(), 500);
+        // One task waits for the end of all.
+        assert!(tasks() < 20, "{} tasks", tasks());
+        tokio::time::sleep(Duration::from_secs(301)).await;
+        assert_eq!((workshop.mcp.sessions(), workshop.mcp.detached_sessions()), (0, 0), "round {round}");
+        if round == 0 {
+            before = tasks();
+        }
+    }
+    assert!(tasks() <= before, "{} tasks, {before} before", tasks());
 }
 
 #[tokio::test(start_paused = true)]

@@ -361,6 +361,7 @@ impl World {
             assert!(times >= 1, "the answer of {} has not come", call.asked_as);
         }
         self.client.pass_gap();
+        assert_eq!(self.client.passed, self.plain.said.len() as u64, "nothing is missing without a word");
     }
 }
 

@@ -269,6 +269,57 @@ fn a_users_sessions_are_counted_and_their_places_come_free_however_they_end() {
 }
 
 #[test]
+fn a_client_comes_back_with_the_rights_of_its_next_credential() {
+    let program = Program::start("");
+    let call = json!({"name": "stream_hash", "arguments": {"text": "x"}});
+    let mut wish = join("token", &mcp_token("ann", "user"));
+    wish["recoveryToken"] = json!(true);
+    let mut peer = program.socket("ann");
+    let joined = peer.joined(SESSION, &wish);
+    let answer = peer.ask(SESSION, 1, "tools/call", call.clone());
+    assert!(answer.get("result").is_some(), "{answer}");
+    peer.vanish();
+
+    wish["recoveryToken"] = joined["recoveryToken"].clone();
+    wish["token"] = json!(mcp_token("ann", "readonly"));
+    let mut peer = program.socket("ann");
+    let again = peer.joined(SESSION, &wish);
+
+    assert_eq!((&again["sessionId"], &again["resumed"]), (&joined["sessionId"], &json!(true)));
+    assert_eq!(again["sessionToken"], joined["sessionToken"]);
+    let refused = peer.ask(SESSION, 2, "tools/call", call);
+    let text = refused["error"]["message"].as_str().unwrap_or_default();
+    assert!(text.starts_with("Unauthorized"), "{refused}");
+    // It was not run, so that it can be asked again by one who may.
+    peer.vanish();
+    wish["recoveryToken"] = again["recoveryToken"].clone();
+    wish["token"] = json!(mcp_token("ann", "user"));
+    let mut peer = program.socket("ann");
+    peer.joined(SESSION, &wish);
+    let call = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "stream_hash", "arguments": {"text": "x"}}});
+    peer.message(SESSION, &call);
+    peer.wait(|frame| frame.is_response(&json!(2)) && frame.payload.get("result").is_some());
+}
+
+#[test]
+fn a_session_that_was_revoked_while_its_client_was_away_is_not_come_back_to() {
+    let program = Program::start("");
+    let mut wish = join("token", &mcp_token("ann", "user"));
+    wish["recoveryToken"] = json!(true);
+    let mut peer = program.socket("ann");
+    let joined = peer.joined(SESSION, &wish);
+    peer.vanish();
+    let sessions = || program.operate("GET", "sessions?user=ann", None)["sessions"].clone();
+    let id = sessions()[0]["id"].clone();
+
+    program.operate("POST", "revoke", Some(&json!({"session": id})));
+
+    until(|| sessions().as_array().is_some_and(Vec::is_empty));
+    wish["recoveryToken"] = joined["recoveryToken"].clone();
+    assert_eq!(program.socket("ann").joined(SESSION, &wish)["resumed"], false);
+}
+
+#[test]
 fn a_revoked_session_takes_with_it_what_came_by_its_token() {
     let program = Program::start("");
     for opener in ["token", "apiKey"] {

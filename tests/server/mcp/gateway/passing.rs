@@ -179,14 +179,14 @@ fn a_cancelled_call_ends_at_the_upstream_with_the_clients_reason() {
 }
 
 #[test]
-fn a_client_that_vanishes_takes_its_call_back() {
+fn a_client_that_leaves_takes_its_call_back() {
     let log = Log::new();
     let server = TestServer::serving([noting(&log, &[], |_| {})]);
     let mut peer = client(&server);
     peer.message(ODD, &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call("wait", json!({}))}));
     log.wait("the call", |line| line["message"]["params"]["name"] == "wait");
 
-    peer.vanish();
+    peer.push(ODD, "phx_leave", &json!({}));
 
     log.wait("its end", |line| line["message"]["method"] == "notifications/cancelled");
 }
