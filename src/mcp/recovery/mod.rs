@@ -73,7 +73,7 @@ struct Kept {
     /// By which it is revoked.
     name: Option<Arc<str>>,
     token: Option<SessionToken>,
-    /// While its client is away: hears of its credential's revocation.
+    /// Hears of its credential's revocation.
     resident: Option<Resident>,
 }
 
@@ -160,8 +160,6 @@ impl Recoveries {
             // Where its connection is going, it does nothing more anyway.
             let _ = older.send(Info::Superseded);
         }
-        let resident = recoverable.kept.lock().resident.take();
-        drop(resident);
         Some((recoverable, attached))
     }
 
@@ -205,11 +203,10 @@ impl Recoveries {
                 // Nothing would end it.
                 Err(_) => {
                     self.held.lock().is_watched = false;
-                    return self.end(recoverable, "SocketClosed");
+                    self.end(recoverable, "SocketClosed");
                 }
             }
         }
-        recoverable.watch_credential();
     }
 
     /// Ends a session for good.
@@ -301,9 +298,17 @@ async fn watch(mcp: Weak<Mcp>) {
 
 impl Recoverable {
     /// Keeps what the session was opened with.
-    pub(super) fn keep(&self, place: Option<SessionPlace>, name: Option<Arc<str>>, token: Option<SessionToken>) {
-        let mut kept = self.kept.lock();
-        (kept.place, kept.name, kept.token) = (place, name, token);
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        place: Option<SessionPlace>,
+        name: Option<Arc<str>>,
+        token: Option<SessionToken>,
+    ) {
+        {
+            let mut kept = self.kept.lock();
+            (kept.place, kept.name, kept.token) = (place, name, token);
+        }
+        self.watch_credential();
     }
 
     /// The name by which it can be revoked.
@@ -324,8 +329,8 @@ impl Recoverable {
         }
     }
 
-    /// While its client is away the session ends with its credential's revocation. When the credential's time is over nothing
-    /// happens: who comes back brings another.
+    /// The session ends when the credential of whoever was attached last is revoked, whether they are there or away. When that
+    /// credential's time is over nothing happens here: who comes back brings another.
     fn watch_credential(self: &Arc<Self>) {
         let (mcp, weak, name) = (&self.session.mcp, Arc::downgrade(self), self.name());
         let leave = move |gone| {
@@ -336,12 +341,7 @@ impl Recoverable {
             }
         };
         let resident = mcp.auth.watch_credential(&self.session.user, name.as_ref(), Box::new(leave));
-        let mut kept = self.kept.lock();
-        // Its client may have come back meanwhile, or it may have ended.
-        let is_away = self.present.0.lock().is_none();
-        if is_away {
-            kept.resident = resident;
-        }
+        self.kept.lock().resident = resident;
     }
 }
 
