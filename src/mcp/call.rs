@@ -257,7 +257,7 @@ impl Call {
         let was_not_run = self.run.is_none() && matches!(body, Err(CallError::InvalidArguments(_)));
         if was_not_run || matches!(body, Err(CallError::InputRequired(_))) {
             // One that asks its client for more begins anew with the answers.
-            self.route.not_run(self.number);
+            self.route.answers_not_run(self.number);
         }
         let reason = if sort.is_empty() { "failed" } else { sort };
         let ending = match &body {
@@ -288,7 +288,7 @@ impl Call {
                 .and_then(|text| splice::get(text, &["result"]))
                 .is_some_and(asks_for_input)
         {
-            self.route.not_run(self.number);
+            self.route.answers_not_run(self.number);
         }
         if self.run.is_some() {
             let response = jsonrpc::Object::parse(&text).unwrap_or_default();

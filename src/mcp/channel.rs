@@ -32,6 +32,11 @@ use crate::protocol::mcp::{
     SESSION_TOPIC_PREFIX, STREAMING_EVENT, UNKNOWN_EVENT, UNKNOWN_SERVER, UNKNOWN_TOPIC,
 };
 
+/// Bytes of a session's log that may wait for a client which reads slowly; then its further messages are refused, not handled.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Reason of that refusal.
+const TOO_MUCH_WAITS: &str = "too much waits to be read";
+
 /// One session, on `mcp:session`, `mcp:session:<name>`, `mcp:server:<server>` or `mcp:server:<server>:<name>`.
 ///
 /// Every message is answered with `ok` `{}`, whatever becomes of it; what JSON-RPC has to say is a push. Responses come
@@ -144,13 +149,16 @@ impl Channel for SessionChannel {
 
     async fn handle_in(&mut self, event: &str, payload: Payload, cx: &mut Cx<Self>) -> Next {
         match event {
-            _ if self.attachment.as_ref().is_some_and(|attachment| !attachment.is_present()) => Next::stop(),
-            MCP_MESSAGE if self.attachment.is_some() => {
+            _ if !self.is_present() => Next::stop(),
+            MCP_MESSAGE if let Some(attachment) = &self.attachment => {
                 self.carry_rights();
                 let outgoing = self.session.standing();
+                if outgoing.bytes() > WAITING_BYTES_MAX {
+                    return Next::error(Payload::reason(TOO_MUCH_WAITS));
+                }
                 let held = outgoing.hold();
                 self.session.receive(json(&payload), outgoing);
-                held.release();
+                held.release(attachment.number());
                 match self.push(cx) {
                     Next::NoReply => Next::ok(Payload::EMPTY),
                     stop => stop,
@@ -180,7 +188,13 @@ impl Channel for SessionChannel {
                 cx.push(HEARTBEAT_ACK, Payload::Json(Bytes::from(String::from(Box::<str>::from(ack)))));
                 Next::ok(Payload::EMPTY)
             }
-            ACCESS_TOKEN => self.member.renew(&self.session.mcp, cx.topic(), &payload, cx).await,
+            ACCESS_TOKEN => {
+                let next = self.member.renew(&self.session.mcp, cx.topic(), &payload, cx).await;
+                if self.attachment.is_some() && self.is_present() {
+                    self.carry_rights();
+                }
+                next
+            }
             REFRESH_SESSION => {
                 let fields = Object::parse(json(&payload)).unwrap_or_default();
                 let Some(token) = fields.string("sessionToken") else {
@@ -226,12 +240,8 @@ impl Channel for SessionChannel {
             }
             Info::CredentialExpired => return self.member.expire(),
             Info::QueueBegan => self.mailbox.begin(cx),
-            Info::Queue(step) => {
-                self.mailbox.step(&step, self.session.standing(), cx);
-                if self.attachment.is_some() {
-                    return self.push(cx);
-                }
-            }
+            Info::Queue(_) if !self.is_present() => return Next::stop(),
+            Info::Queue(step) => self.mailbox.step(&step, cx),
             Info::LivenessDue => {
                 let idle_ms = cx.socket_idle_ms();
                 if idle_ms >= timeout_ms {
@@ -284,6 +294,11 @@ impl Drop for SessionChannel {
 }
 
 impl SessionChannel {
+    /// Whether no other channel has come back to its session.
+    fn is_present(&self) -> bool {
+        self.attachment.as_ref().is_none_or(Attachment::is_present)
+    }
+
     fn push(&mut self, cx: &mut Cx<Self>) -> Next {
         self.attachment.as_mut().map_or(Next::NoReply, |attachment| attachment.push(cx))
     }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::channel::{Info, SessionChannel};
-use super::outgoing::{Kind, Outgoing};
 use crate::channel::inbox::{Handled, Inbox, MESSAGE_ACK, MESSAGE_EXTEND, MESSAGE_NACK, Step, refused};
 use crate::channel::{Cx, JoinCx, Payload};
 use crate::protocol::json::write_str;
@@ -55,16 +54,13 @@ impl Mailbox {
         }
     }
 
-    pub(super) fn step(&mut self, step: &Step, route: &Outgoing, cx: &mut Cx<SessionChannel>) {
+    /// Pushes messages as they are. Where the session can be come back to they have no position all the same: their log is the queue.
+    pub(super) fn step(&mut self, step: &Step, cx: &mut Cx<SessionChannel>) {
         let acks = self.acks;
         if let Some(inbox) = &mut self.inbox {
             inbox.step(step, Info::Queue, cx, |message, cx| {
                 let payload = if acks { with_id(&message) } else { message.payload };
-                match route.is_recoverable() {
-                    // Its channel pushes it with the rest.
-                    true => route.push(Kind::Request, payload),
-                    false => cx.push(MCP_MESSAGE, Payload::Json(payload)),
-                }
+                cx.push(MCP_MESSAGE, Payload::Json(payload));
             });
         }
     }

@@ -149,6 +149,11 @@ impl Outgoing {
         self.recovery(|recovery| recovery.not_run(number));
     }
 
+    /// Notes that the answer to a call will say that it was not run.
+    pub(crate) fn answers_not_run(&self, number: CallNumber) {
+        self.recovery(|recovery| recovery.answers_not_run(number));
+    }
+
     /// Notes that a call begins; false where one of its id or its key has begun meanwhile.
     pub(crate) fn begin(&self, number: CallNumber, call: &AskedCall) -> bool {
         self.recovery(|recovery| recovery.begin(number, call)).unwrap_or(true)
@@ -227,9 +232,16 @@ pub(crate) struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// Lets go and takes nothing. A wake-up that was under way before stays so.
-    pub(crate) fn release(self) {
-        self.outgoing.state.lock().is_woken = self.was_woken;
+    /// Lets go and takes nothing. A wake-up that was under way before stays so, unless another attachment has come meanwhile, which
+    /// is woken.
+    pub(crate) fn release(self, attachment: u64) {
+        let mut state = self.outgoing.state.lock();
+        let is_present = state.recovery.as_ref().is_some_and(|recovery| recovery.is_present(attachment));
+        state.is_woken = !is_present || self.was_woken;
+        drop(state);
+        if !is_present {
+            (self.outgoing.wake)();
+        }
     }
 
     /// Takes what waits and lets go. A wake-up that was under way before stays so.

@@ -328,6 +328,8 @@ impl Session {
                 // A request is taken back once.
                 let _ = call.why_taken_back.set(reason);
             }
+            // From now on, not only once it heeds that.
+            call.route.recovery(|recovery| recovery.take_back(number));
             call.cancel(CancelReason::Client);
         }
     }
@@ -421,6 +423,10 @@ impl Session {
             self.lively.lock().asks.insert(id, Waiting::Outcome(sender));
             id
         };
+        if self.orphans.get().is_some() {
+            drop(Asked::new(self, id, &call.route));
+            return Err(CallError::Cancelled);
+        }
         let _asked = Asked::new(self, id, &call.route);
         let params = with_progress_token(&request.params, id);
         call.route.push(Kind::Request, jsonrpc::asking::request(id, request.method, &params));
@@ -545,6 +551,12 @@ impl Session {
         }
         lively.observer = Some(observer);
         Observation { session: Arc::downgrade(self), number }
+    }
+
+    /// Lets nobody observe the session any more: its client is on another socket.
+    pub(super) fn end_observation(&self) {
+        let observer = self.lively.lock().observer.take();
+        drop(observer);
     }
 
     /// Ends what would go on for ever, because the server stops: streams of changes end in order, and the client is let go

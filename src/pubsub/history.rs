@@ -71,6 +71,7 @@ pub enum OnSlow {
 struct Class {
     pattern: TopicPattern,
     options: HistoryOptions,
+    totals: Arc<Totals>,
 }
 
 /// All topics with history.
@@ -97,7 +98,6 @@ pub(crate) struct Kept {
     topic: Arc<str>,
     class: Arc<Class>,
     history: Mutex<History<Arc<Broadcast>>>,
-    totals: Arc<Totals>,
     /// When somebody last read it or published on it, in milliseconds.
     used_ms: AtomicU64,
 }
@@ -146,7 +146,7 @@ impl Default for Histories {
 impl Histories {
     /// Has topics that match keep history from now on; of several patterns that match, the first one given counts.
     pub(crate) fn keep(&self, pattern: TopicPattern, options: HistoryOptions) {
-        self.classes.write().push(Arc::new(Class { pattern, options }));
+        self.classes.write().push(Arc::new(Class { pattern, options, totals: Arc::clone(&self.totals) }));
         self.is_used.store(true, Ordering::Release);
     }
 
@@ -224,8 +224,7 @@ impl Histories {
         let kept = Arc::new(Kept {
             topic: name(),
             class,
-            history: Mutex::new(History::new(Epoch(u64::from_be_bytes(random::bytes())), now)),
-            totals: Arc::clone(&self.totals),
+            history: Mutex::new(History::new(Epoch(u64::from_be_bytes(random::bytes())))),
             used_ms: AtomicU64::new(now.0),
         });
         part.insert(Named(Arc::clone(&kept)));
@@ -290,7 +289,7 @@ impl Kept {
         let bytes = broadcast.topic.len() + broadcast.event.len() + broadcast.payload.as_bytes().len();
         let bounds = self.bounds();
         self.counted(|history| {
-            let is_numbered = !self.totals.is_stopped.load(Ordering::Acquire);
+            let is_numbered = !self.class.totals.is_stopped.load(Ordering::Acquire);
             hand_on(is_numbered.then(|| history.append(Arc::clone(broadcast), bytes, &bounds, clock::now())));
         });
     }
@@ -309,8 +308,8 @@ impl Kept {
         let mut history = self.history.lock();
         let before = history.bytes();
         let done = act(&mut history);
-        let total = &self.totals.bytes;
-        let (after, bytes_max) = (history.bytes(), self.totals.bytes_max.load(Ordering::Relaxed));
+        let total = &self.class.totals.bytes;
+        let (after, bytes_max) = (history.bytes(), self.class.totals.bytes_max.load(Ordering::Relaxed));
         let all = if after >= before {
             total.fetch_add(after - before, Ordering::Relaxed) + (after - before)
         } else {
@@ -334,8 +333,8 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.totals.bytes.fetch_sub(self.history.get_mut().bytes(), Ordering::Relaxed);
-        self.totals.topics.fetch_sub(1, Ordering::Relaxed);
+        self.class.totals.bytes.fetch_sub(self.history.get_mut().bytes(), Ordering::Relaxed);
+        self.class.totals.topics.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -28,8 +28,8 @@ const PIECE_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Resumable {
     /// The subscribing channel.
     pub(super) channel: ChannelId,
-    /// The events its handler intercepts.
-    pub(super) intercept: &'static [&'static str],
+    /// The events its handler intercepts, if any.
+    intercept: Option<Box<&'static [&'static str]>>,
     /// Whether some of them have a position: then all broadcasts that do go to the channel's inbox, which keeps their order.
     pub(super) by_mail: bool,
     pub(super) reader: Reader,
@@ -37,6 +37,13 @@ pub(crate) struct Resumable {
     pub(super) gives_way: bool,
     /// Keeps the topic's history, and with it its epoch.
     kept: Arc<Kept>,
+}
+
+impl Resumable {
+    /// Whether its handler intercepts an event.
+    pub(super) fn intercepts(&self, event: &str) -> bool {
+        self.intercept.as_ref().is_some_and(|intercept| intercept.contains(&event))
+    }
 }
 
 impl Drop for Resumable {
@@ -103,6 +110,7 @@ impl Hub {
                 Reader::behind(after)
             };
             let gives_way = *kept.on_slow() != OnSlow::Disconnect;
+            let intercept = (!intercept.is_empty()).then(|| Box::new(intercept));
             let resumable = Resumable { channel, intercept, by_mail, reader, gives_way, kept: Arc::clone(kept) };
             let subscription = Subscription::Resumable(Box::new(resumable));
             let bytes = first.len();

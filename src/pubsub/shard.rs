@@ -265,7 +265,7 @@ impl Shard {
                 (Subscription::Fastlane { channel, intercept }, _) if intercept.contains(&&*broadcast.event) => {
                     let _ = member.conn.post(*channel, Mail::Intercepted(Arc::clone(broadcast)));
                 }
-                (Subscription::Resumable(resumable), None) if resumable.intercept.contains(&&*broadcast.event) => {
+                (Subscription::Resumable(resumable), None) if resumable.intercepts(&broadcast.event) => {
                     let _ = member.conn.post(resumable.channel, Mail::Intercepted(Arc::clone(broadcast)));
                 }
                 (Subscription::Fastlane { .. } | Subscription::Resumable(_), _) => {

@@ -116,7 +116,7 @@ pub(super) async fn restore(endpoint: &Endpoint, store: &Store) -> Result<(), St
                 let bytes = broadcast.topic.len() + broadcast.event.len() + broadcast.payload.as_bytes().len();
                 (Arc::new(broadcast), bytes, Time(now.0.saturating_sub(wall.saturating_sub(since))))
             });
-            let history = History::resumed(topic.epoch, topic.head, kept.collect(), now);
+            let history = History::resumed(topic.epoch, topic.head, kept.collect());
             endpoint.hub().histories().restore(&topic.name, wall.saturating_sub(stored), history);
         }
     } else {

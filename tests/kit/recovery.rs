@@ -285,15 +285,18 @@ async fn a_token_counts_until_a_later_one_was_used() {
     let (socket, _session, third) = workshop.visit(back(&first, "@0")).await;
     assert_eq!(third["resumed"], true);
     socket.disconnect().await;
-    let (socket, _session, stale) = workshop.visit(back(&second, "@0")).await;
-    assert_eq!(stale["resumed"], false, "a later one was given since");
+    let (socket, _session, fourth) = workshop.visit(back(&second, "@0")).await;
+    assert_eq!(fourth["sessionId"], first["sessionId"], "it was given after the one that was used");
     socket.disconnect().await;
-    let (socket, _session, fourth) = workshop.visit(back(&third, "@0")).await;
-    assert_eq!(fourth["sessionId"], first["sessionId"]);
+    let (socket, _session, fifth) = workshop.visit(back(&third, "@0")).await;
+    assert_eq!(fifth["sessionId"], first["sessionId"]);
     socket.disconnect().await;
 
-    let (_socket, _session, stale) = workshop.visit(back(&first, "@0")).await;
-    assert_eq!(stale["resumed"], false);
+    for earlier in [&first, &second] {
+        let (socket, _session, stale) = workshop.visit(back(earlier, "@0")).await;
+        assert_eq!(stale["resumed"], false, "a later one was used");
+        socket.disconnect().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

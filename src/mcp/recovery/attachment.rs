@@ -31,6 +31,11 @@ impl Attachment {
         Attachment { recoverable, number, receipt: None, asked_after_ms: 0 }
     }
 
+    /// Its number among those of its session.
+    pub(in crate::mcp) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(in crate::mcp) fn recoverable(&self) -> &Recoverable {
         &self.recoverable
     }
@@ -109,8 +114,6 @@ impl Attachment {
 
     /// The channel ends, and the session with it; but not where another has taken its place.
     pub(in crate::mcp) fn end(&self, why: &str) {
-        if self.is_present() {
-            self.recoverable.session.mcp.recoveries.end(&self.recoverable, why);
-        }
+        self.recoverable.session.mcp.recoveries.end_present(&self.recoverable, self.number, why);
     }
 }

@@ -29,7 +29,7 @@ use crate::channel::Handle;
 use crate::clock;
 use crate::protocol::Time;
 use crate::protocol::mcp::recovery::{
-    Attached, Attachment as State, Claims, DetachedSessions, Offer, Position, Recovery, Wish,
+    Attached, Attachment as State, Claims, DetachedSessions, Offer, Position, RECOVERY_BYTES_MAX, Recovery, Wish,
 };
 
 /// The sessions of a node that can be come back to.
@@ -154,6 +154,7 @@ impl Recoveries {
             let older = recoverable.present.0.lock().replace((attached.attachment, handle));
             (recoverable, attached, older)
         };
+        session.end_observation();
         session.move_to(connection);
         session.user.renew(user);
         if let Some((_, older)) = older {
@@ -181,10 +182,12 @@ impl Recoveries {
     /// An attachment has lost its client, who may come back.
     fn detach(&self, recoverable: &Arc<Recoverable>, attachment: u64) {
         let session = &recoverable.session;
+        // What its calls may still say comes on top.
+        let more = if session.under_way() > 0 { RECOVERY_BYTES_MAX } else { 0 };
         let (gone, begins_watch) = {
             let mut held = self.held.lock();
             let detach = |recovery: &mut Recovery| {
-                let bytes = recovery.log().bytes();
+                let bytes = recovery.bytes() + more;
                 recovery.detach(attachment, clock::now()).map(|until| (until, bytes))
             };
             let Some((until, bytes)) = session.standing().recovery(detach).flatten() else { return };
@@ -212,6 +215,14 @@ impl Recoveries {
     /// Ends a session for good.
     fn end(&self, recoverable: &Recoverable, why: &str) {
         if recoverable.session.standing().recovery(Recovery::end) == Some(true) {
+            self.bury(recoverable, why);
+        }
+    }
+
+    /// The same, if an attachment is the present one.
+    fn end_present(&self, recoverable: &Recoverable, attachment: u64, why: &str) {
+        let end = |recovery: &mut Recovery| recovery.is_present(attachment) && recovery.end();
+        if recoverable.session.standing().recovery(end) == Some(true) {
             self.bury(recoverable, why);
         }
     }

@@ -62,10 +62,9 @@ pub struct History<T> {
     /// The offset of the newest broadcast ever; 0 before the first.
     head: u64,
     /// The newest broadcasts; the last has the offset `head`.
-    entries: VecDeque<Entry<T>>,
+    #[expect(clippy::box_collection, reason = "8 bytes of each idle topic, not 32")]
+    entries: Option<Box<VecDeque<Entry<T>>>>,
     bytes: usize,
-    /// When it was last appended to, or begun.
-    touched: Time,
 }
 
 /// What there is behind a position.
@@ -79,13 +78,13 @@ pub struct Behind<T> {
 
 impl<T> History<T> {
     /// A history that begins now. No two histories of a topic may have the same epoch.
-    pub fn new(epoch: Epoch, now: Time) -> Self {
-        History { epoch, head: 0, entries: VecDeque::new(), bytes: 0, touched: now }
+    pub fn new(epoch: Epoch) -> Self {
+        History { epoch, head: 0, entries: None, bytes: 0 }
     }
 
     /// One that goes on where another stopped: at the same head, with the broadcasts that it kept, oldest first, their bytes
     /// and times. The newest has the offset `head`; of more than there were offsets the oldest are not taken.
-    pub fn resumed(epoch: Epoch, head: u64, kept: Vec<(T, usize, Time)>, now: Time) -> Self {
+    pub fn resumed(epoch: Epoch, head: u64, kept: Vec<(T, usize, Time)>) -> Self {
         let beyond = kept.len().saturating_sub(usize::try_from(head).unwrap_or(usize::MAX));
         let entries: VecDeque<_> = kept
             .into_iter()
@@ -93,12 +92,13 @@ impl<T> History<T> {
             .map(|(item, bytes, at)| Entry { item, bytes: bytes.saturating_add(ENTRY_BYTES), at })
             .collect();
         let bytes = entries.iter().fold(0, |bytes, entry| entry.bytes.saturating_add(bytes));
-        History { epoch, head, entries, bytes, touched: now }
+        let entries = (!entries.is_empty()).then(|| Box::new(entries));
+        History { epoch, head, entries, bytes }
     }
 
     /// What is kept, oldest first, and since when.
     pub fn kept(&self) -> impl Iterator<Item = (&T, Time)> {
-        self.entries.iter().map(|entry| (&entry.item, entry.at))
+        self.from(0).map(|entry| (&entry.item, entry.at))
     }
 
     /// The epoch of all its positions.
@@ -113,12 +113,12 @@ impl<T> History<T> {
 
     /// Broadcasts that are kept.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.as_ref().map_or(0, |entries| entries.len())
     }
 
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Bytes that count towards [`Bounds::bytes_max`].
@@ -126,46 +126,50 @@ impl<T> History<T> {
         self.bytes
     }
 
-    /// Milliseconds since it was appended to, or begun.
-    pub fn idle_ms(&self, now: Time) -> u64 {
-        now.since(self.touched)
-    }
-
     /// Numbers a broadcast of so many bytes and keeps it within the bounds. Gives its offset.
     pub fn append(&mut self, item: T, bytes: usize, bounds: &Bounds, now: Time) -> u64 {
         self.head += 1;
-        self.touched = now;
         let bytes = bytes.saturating_add(ENTRY_BYTES);
         self.bytes = self.bytes.saturating_add(bytes);
-        self.entries.push_back(Entry { item, bytes, at: now });
+        self.entries.get_or_insert_default().push_back(Entry { item, bytes, at: now });
         self.trim(bounds, now);
         self.head
     }
 
     /// Lets go of what is beyond the bounds.
     pub fn trim(&mut self, bounds: &Bounds, now: Time) {
-        while let Some(oldest) = self.entries.front() {
-            let is_old = now.since(oldest.at) >= bounds.age_ms;
-            if !is_old && self.entries.len() <= bounds.messages_max && self.bytes <= bounds.bytes_max {
+        while let Some(oldest) = self.oldest() {
+            let is_old = now.since(oldest) >= bounds.age_ms;
+            if !is_old && self.len() <= bounds.messages_max && self.bytes <= bounds.bytes_max {
                 break;
             }
             self.let_go();
         }
-        if self.entries.is_empty() {
-            self.entries = VecDeque::new();
+        if self.is_empty() {
+            self.entries = None;
         }
     }
 
     /// Lets go of the oldest broadcast. False if there is none.
     pub fn let_go(&mut self) -> bool {
-        let Some(oldest) = self.entries.pop_front() else { return false };
+        let Some(oldest) = self.entries.as_mut().and_then(|entries| entries.pop_front()) else { return false };
         self.bytes = self.bytes.saturating_sub(oldest.bytes);
         true
     }
 
+    /// When the oldest that is kept came.
+    fn oldest(&self) -> Option<Time> {
+        self.from(0).next().map(|entry| entry.at)
+    }
+
+    /// What is kept from the n-th on.
+    fn from(&self, first: usize) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.iter().flat_map(move |entries| entries.range(first..))
+    }
+
     /// The offset before the oldest that is kept: who has this one can have the rest.
     fn tail(&self) -> u64 {
-        self.head - self.entries.len() as u64
+        self.head - self.len() as u64
     }
 
     /// Where a client stands that asks to resume: behind which offset it goes on, and the gap it is told of first.
@@ -194,7 +198,7 @@ impl<T> History<T> {
     {
         let first = self.first_behind(after)?;
         let (mut items, mut bytes) = (Vec::new(), 0);
-        for (offset, entry) in (after + 1..).zip(self.entries.range(first..)) {
+        for (offset, entry) in (after + 1..).zip(self.from(first)) {
             bytes = entry.bytes.saturating_add(bytes);
             if bytes > bytes_max && !items.is_empty() {
                 return Ok(Behind { items, is_all: false });
@@ -208,7 +212,7 @@ impl<T> History<T> {
     pub fn has_at_most(&self, after: u64, bytes_max: usize) -> bool {
         let Ok(first) = self.first_behind(after) else { return false };
         let mut left = bytes_max;
-        self.entries.range(first..).all(|entry| {
+        self.from(first).all(|entry| {
             let fits = entry.bytes <= left;
             left = left.saturating_sub(entry.bytes);
             fits

@@ -10,7 +10,7 @@ const BEGUN: Time = Time(1_000);
 const ENOUGH: Bounds = Bounds { messages_max: 1_000, bytes_max: 1 << 20, age_ms: 60_000 };
 
 fn history() -> History<&'static str> {
-    History::new(EPOCH, BEGUN)
+    History::new(EPOCH)
 }
 
 /// A history of broadcasts of 10 bytes each, that come with the same time.
@@ -154,28 +154,15 @@ fn the_oldest_is_let_go_by_itself_until_there_is_none() {
 }
 
 #[test]
-fn it_is_idle_since_it_was_begun_or_last_appended_to() {
-    let mut history = history();
-    assert_eq!(history.idle_ms(BEGUN + 70), 70);
-
-    history.append("a", 10, &ENOUGH, BEGUN + 100);
-    history.trim(&ENOUGH, BEGUN + 200);
-    history.let_go();
-
-    assert_eq!(history.idle_ms(BEGUN + 250), 150);
-    assert_eq!(history.idle_ms(BEGUN), 0, "a time before");
-}
-
-#[test]
 fn a_history_goes_on_where_another_stopped() {
     let before = four_of_seven();
     let stored: Vec<_> = before.kept().map(|(item, at)| (*item, 10, at)).collect();
     assert_eq!(stored, [("d", 10, BEGUN), ("e", 10, BEGUN), ("f", 10, BEGUN), ("g", 10, BEGUN)]);
 
-    let mut history = History::resumed(EPOCH, before.head(), stored, BEGUN + 50);
+    let mut history = History::resumed(EPOCH, before.head(), stored);
 
     assert_eq!((history.epoch(), history.head(), history.bytes()), (EPOCH, 7, before.bytes()));
-    assert_eq!((kept(&history), history.idle_ms(BEGUN + 70)), (kept(&before), 20));
+    assert_eq!(kept(&history), kept(&before));
     assert_eq!(history.start(&after(EPOCH, 3)), (3, None));
     assert_eq!(history.append("h", 10, &ENOUGH, BEGUN + 50), 8);
     history.trim(&ENOUGH, BEGUN + ENOUGH.age_ms);
@@ -186,11 +173,11 @@ fn a_history_goes_on_where_another_stopped() {
 fn of_more_broadcasts_than_there_were_offsets_the_newest_are_taken() {
     let stored = || ["a", "b", "c"].map(|item| (item, usize::MAX, BEGUN)).to_vec();
 
-    let history = History::resumed(EPOCH, 2, stored(), BEGUN);
+    let history = History::resumed(EPOCH, 2, stored());
 
     assert_eq!((kept(&history), history.bytes()), (vec![(1, "b"), (2, "c")], usize::MAX));
-    assert!(History::resumed(EPOCH, 0, stored(), BEGUN).is_empty());
-    assert_eq!(History::resumed(EPOCH, 9, stored(), BEGUN).tail(), 6);
+    assert!(History::resumed(EPOCH, 0, stored()).is_empty());
+    assert_eq!(History::resumed(EPOCH, 9, stored()).tail(), 6);
 }
 
 #[test]

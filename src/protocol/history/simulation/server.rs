@@ -120,7 +120,7 @@ impl Server {
         let mut ledger = Ledger::new(rules.bounds);
         ledger.begin(epoch, now);
         let shards = (0..shards).map(|_| Shard::default()).collect();
-        Server { rules, ledger, now, history: History::new(epoch, now), shards, conns: Vec::new() }
+        Server { rules, ledger, now, history: History::new(epoch), shards, conns: Vec::new() }
     }
 
     pub(super) fn shards(&self) -> usize {
@@ -143,7 +143,7 @@ impl Server {
         self.trim();
         let bytes = self.ledger.go_on(self.now);
         let kept = self.history.kept().zip(bytes).map(|((message, at), bytes)| (*message, bytes, at));
-        self.history = History::resumed(self.history.epoch(), self.history.head(), kept.collect(), self.now);
+        self.history = History::resumed(self.history.epoch(), self.history.head(), kept.collect());
         self.trim();
     }
 
@@ -154,8 +154,7 @@ impl Server {
 
     /// The topic is forgotten if nobody holds it and nothing of it is left.
     pub(super) fn forget(&mut self, epoch: Epoch) -> bool {
-        let idle_ms = self.history.idle_ms(self.now);
-        assert_eq!(idle_ms, self.now.0 - self.ledger.touched().0);
+        let idle_ms = self.now.0 - self.ledger.touched().0;
         let holds = |command: &Command| matches!(command, Command::Subscribe { .. });
         let is_held = self.conns.iter().any(|conn| conn.is_open)
             || self.shards.iter().any(|shard| !shard.subscribers.is_empty() || shard.queue.iter().any(holds));
@@ -168,7 +167,7 @@ impl Server {
     }
 
     fn begin(&mut self, epoch: Epoch) {
-        self.history = History::new(epoch, self.now);
+        self.history = History::new(epoch);
         self.ledger.begin(epoch, self.now);
     }
 

@@ -94,6 +94,8 @@ struct Execution {
     began_in: u64,
     asked_in: u64,
     state: State,
+    /// What is said of it is that it was not run: with that it leaves no trace.
+    is_not_run: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -156,6 +158,11 @@ impl Executions {
             State::Running | State::Answered { .. } => {}
         }
         execution.asked_in = attachment;
+        if let (Some(key), None) = (&call.key, &execution.key) {
+            execution.key = Some(key.clone());
+            self.by_key.insert(key.clone(), number);
+            self.name_bytes += key.len();
+        }
         if !is_last_id {
             execution.ids.retain(|other| *other != id);
             execution.ids.push(id.clone());
@@ -204,6 +211,7 @@ impl Executions {
             began_in: attachment,
             asked_in: attachment,
             state: State::Running,
+            is_not_run: false,
         };
         self.by_number.insert(number, execution);
         self.tidy();
@@ -221,6 +229,9 @@ impl Executions {
     /// Notes a call's answer, which stands at a position of the log, and which attachment is given it, if one is there.
     pub fn answered(&mut self, number: CallNumber, text: Bytes, position: Position, given_in: Option<u64>) {
         let Some(execution) = self.by_number.get_mut(&number) else { return };
+        if execution.is_not_run {
+            return self.remove(number);
+        }
         match &execution.state {
             State::Running => {
                 self.answered.push_back(number);
@@ -239,10 +250,18 @@ impl Executions {
         self.remove(number);
     }
 
+    /// Notes that the answer to a call will say that it was not run.
+    pub fn answers_not_run(&mut self, number: CallNumber) {
+        if let Some(execution) = self.by_number.get_mut(&number) {
+            execution.is_not_run = true;
+        }
+    }
+
     /// Notes that a client took a call back.
     pub fn take_back(&mut self, number: CallNumber) {
         if let Some(execution) = self.by_number.get_mut(&number)
             && matches!(execution.state, State::Running)
+            && !execution.is_not_run
         {
             execution.state = State::TakenBack;
         }
@@ -273,6 +292,11 @@ impl Executions {
     /// Bytes of the answers that are kept.
     pub fn answer_bytes(&self) -> usize {
         self.answer_bytes
+    }
+
+    /// Bytes of the answers, ids and keys that are kept.
+    pub fn bytes(&self) -> usize {
+        self.answer_bytes + self.name_bytes
     }
 
     fn remove(&mut self, number: CallNumber) {

@@ -163,6 +163,16 @@ impl Recovery {
         self.executions.forget(number);
     }
 
+    /// Notes that the answer to a call will say that it was not run: one of its id is a new one behind that.
+    pub fn answers_not_run(&mut self, number: CallNumber) {
+        self.executions.answers_not_run(number);
+    }
+
+    /// Bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        self.log.bytes() + self.executions.bytes()
+    }
+
     /// Notes that a client took a call back.
     pub fn take_back(&mut self, number: CallNumber) {
         self.executions.take_back(number);

@@ -25,21 +25,18 @@ impl Claims {
     }
 }
 
-/// Which tokens of a session count.
-///
-/// The newest does, and the one before it until the newest was used: what brought the newest may have been lost with the
-/// connection. One that was used counts until another is, for the same reason.
+/// Which tokens of a session count: the one that was used last, and all that were given since. What brought any of these may have been
+/// lost with the connection.
 #[derive(Clone, Debug)]
 pub struct Tokens {
+    used: u64,
     newest: u64,
-    before: Option<u64>,
-    last: u64,
 }
 
 impl Default for Tokens {
     /// A session's first token.
     fn default() -> Self {
-        Tokens { newest: 1, before: None, last: 1 }
+        Tokens { used: 1, newest: 1 }
     }
 }
 
@@ -51,24 +48,19 @@ impl Tokens {
 
     /// Whether a token counts.
     pub fn accepts(&self, serial: u64) -> bool {
-        serial == self.newest || self.before == Some(serial)
+        (self.used..=self.newest).contains(&serial)
     }
 
     /// Gives a further token.
     pub fn renew(&mut self) -> u64 {
-        self.follow(self.newest)
+        self.newest += 1;
+        self.newest
     }
 
     /// Notes that a client came back by a token that counts, and gives the next one.
     pub fn used(&mut self, serial: u64) -> u64 {
-        self.follow(serial)
-    }
-
-    fn follow(&mut self, serial: u64) -> u64 {
-        self.before = Some(serial);
-        self.last += 1;
-        self.newest = self.last;
-        self.newest
+        self.used = serial;
+        self.renew()
     }
 }
 
@@ -93,30 +85,20 @@ mod tests {
     }
 
     #[test]
-    fn the_token_before_the_newest_counts_until_the_newest_was_used() {
+    fn the_token_used_last_and_all_given_since_count() {
         let mut tokens = Tokens::default();
         assert_eq!(counting(&tokens), [1]);
 
         assert_eq!(tokens.renew(), 2);
-        assert_eq!(counting(&tokens), [1, 2]);
         assert_eq!(tokens.renew(), 3);
-        assert_eq!(counting(&tokens), [2, 3]);
+        assert_eq!(counting(&tokens), [1, 2, 3], "what brought two of them may be lost");
 
         // The reply that brings the fourth may be lost too.
         assert_eq!(tokens.used(3), 4);
         assert_eq!(counting(&tokens), [3, 4]);
-        assert_eq!(tokens.used(4), 5);
-        assert_eq!(counting(&tokens), [4, 5]);
-    }
-
-    #[test]
-    fn who_missed_the_newest_can_come_back_twice_by_the_one_before() {
-        let mut tokens = Tokens::default();
-        tokens.renew();
-
-        assert_eq!(tokens.used(1), 3);
-        assert_eq!(counting(&tokens), [1, 3]);
-        assert_eq!(tokens.used(1), 4);
-        assert_eq!(counting(&tokens), [1, 4]);
+        assert_eq!(tokens.used(3), 5);
+        assert_eq!(counting(&tokens), [3, 4, 5]);
+        assert_eq!(tokens.used(5), 6);
+        assert_eq!(counting(&tokens), [5, 6]);
     }
 }

@@ -166,3 +166,28 @@ fn beyond_what_is_remembered_the_oldest_ended_calls_are_new_ones() {
     }
     assert_eq!(recovery.executions().len(), 261, "as many ids of 1002 bytes as 262 144 bytes hold");
 }
+
+#[test]
+fn a_call_that_says_it_was_not_run_says_so_under_the_id_asked_last_and_then_leaves_no_trace() {
+    let mut recovery = asked(&call("1", 0, Some("k")));
+    come_back(&mut recovery, None);
+    let again = call("2", 0, Some("k"));
+    assert_eq!(recovery.ask(&again), Ok(Asked::Renamed(CallNumber(1))));
+
+    recovery.answers_not_run(CallNumber(1));
+    assert_eq!(recovery.ask(&again), Err(RepeatRefused::UnderWay("2".into())), "it has not said so yet");
+    recovery.answer(CallNumber(1), response("1"));
+
+    assert_eq!(texts(&mut recovery), [response("2")]);
+    assert_eq!(recovery.ask(&again), Ok(Asked::New));
+}
+
+#[test]
+fn a_key_that_comes_with_a_repeat_names_the_call_too() {
+    let mut recovery = asked(&call("1", 0, None));
+    come_back(&mut recovery, None);
+    assert_eq!(recovery.ask(&call("1", 0, Some("k"))), Ok(Asked::Settled));
+    come_back(&mut recovery, None);
+
+    assert_eq!(recovery.ask(&call("2", 0, Some("k"))), Ok(Asked::Renamed(CallNumber(1))), "it is not run again");
+}
