@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
 
+use crate::clock;
 use crate::outbox::{Conn, Info, Mail, Undelivered};
 use crate::protocol::message::{Ref, Reply};
 use crate::protocol::socket::ChannelId;
@@ -27,6 +28,11 @@ impl<I: Send + 'static> Handle<I> {
     pub fn send(&self, info: I) -> Result<(), Undelivered> {
         let conn = self.conn.upgrade().ok_or(Undelivered)?;
         conn.post(self.channel, Mail::Info(Info::new(info)))
+    }
+
+    /// Milliseconds since the client last sent any frame on the channel's socket; none where that is gone.
+    pub(crate) fn idle_ms(&self) -> Option<u64> {
+        Some(self.conn.upgrade()?.idle_ms(clock::now()))
     }
 }
 

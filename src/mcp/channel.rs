@@ -120,6 +120,9 @@ impl Channel for SessionChannel {
         let begun = match wish.as_ref().and_then(|wish| Begun::again(&mcp, topic, wish, &user, cx)) {
             Some(begun) => begun,
             None => {
+                if wish.as_ref().is_some_and(|wish| wish.token.is_some()) {
+                    mcp.connections.bad_token();
+                }
                 let new = NewSession {
                     server,
                     user: user.clone(),
@@ -148,6 +151,7 @@ impl Channel for SessionChannel {
     }
 
     async fn handle_in(&mut self, event: &str, payload: Payload, cx: &mut Cx<Self>) -> Next {
+        self.session.record.touch();
         match event {
             _ if !self.is_present() => Next::stop(),
             MCP_MESSAGE if let Some(attachment) = &self.attachment => {
@@ -258,7 +262,10 @@ impl Channel for SessionChannel {
     async fn terminate(&mut self, reason: &Reason, cx: &mut Cx<Self>) {
         self.mailbox.end(cx);
         match reason {
-            _ if self.member.is_revoked() => self.ending = Ending::Left,
+            _ if self.member.is_revoked() => {
+                self.session.record.is_revoked();
+                self.ending = Ending::Left;
+            }
             Reason::Left => self.ending = Ending::Left,
             Reason::SocketClosed => self.ending = Ending::Lost,
             _ => {}
@@ -266,6 +273,7 @@ impl Channel for SessionChannel {
         if self.attachment.is_some() {
             return;
         }
+        self.session.record.ends_with_channel(reason);
         tracing::debug!(?reason, calls = self.session.under_way(), "an MCP session ends");
         if self.session.mcp.auth.is_audited() {
             self.session_event(SessionEvent::Terminated(&format!("{reason:?}")));

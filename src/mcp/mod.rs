@@ -24,6 +24,7 @@ mod cancel;
 mod catalog;
 mod channel;
 mod completion;
+mod connections;
 mod context;
 mod credential;
 pub mod deployment;
@@ -62,6 +63,10 @@ use std::sync::Arc;
 use auth::{AuthRefused, Identity, McpAuth, Presented};
 pub use cancel::CancelReason;
 pub use completion::CompletionRequest;
+use connections::{Connections, Hook};
+pub use connections::{
+    SessionChange, SessionEnd, SessionHealth, SessionInfo, SessionNotice, SessionState, SessionStats,
+};
 pub use context::CallContext;
 pub use error::CallError;
 pub(crate) use hex::Hex;
@@ -178,6 +183,7 @@ pub struct Mcp {
     under_way: UnderWay,
     sealer: Sealer,
     recoveries: Recoveries,
+    connections: Connections,
     workflows: Workflows,
 }
 
@@ -189,6 +195,7 @@ pub struct McpBuilder {
     auth: Arc<dyn McpAuth>,
     servers: Vec<McpServer>,
     secret: Option<Vec<u8>>,
+    hook: Option<Hook>,
     endpoint: Option<Endpoint>,
     store: Option<Store>,
 }
@@ -217,6 +224,7 @@ impl McpBuilder {
             auth: Arc::new(auth),
             servers: Vec::new(),
             secret: None,
+            hook: None,
             endpoint: None,
             store: None,
         }
@@ -252,7 +260,7 @@ impl McpBuilder {
     /// # Errors
     /// [`McpError`].
     pub fn build(self) -> Result<Arc<Mcp>, McpError> {
-        let McpBuilder { publish, settings, auth, servers, secret, endpoint, store } = self;
+        let McpBuilder { publish, settings, auth, servers, secret, hook, endpoint, store } = self;
         if servers.is_empty() {
             return Err(McpError::NoServer);
         }
@@ -280,6 +288,7 @@ impl McpBuilder {
             under_way: UnderWay::default(),
             sealer: Sealer::new(&secret),
             recoveries: Recoveries::new(window_ms, &secret),
+            connections: Connections::new(hook),
             workflows: Workflows::new(store.unwrap_or_else(Store::in_memory), endpoint),
         }))
     }

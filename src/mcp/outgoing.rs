@@ -189,6 +189,12 @@ impl Outgoing {
         state.recovery.as_ref().map_or(state.bytes, |recovery| recovery.log().waiting_bytes())
     }
 
+    /// Messages that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = self.state.lock();
+        state.recovery.as_ref().map_or(state.queue.len(), |recovery| recovery.log().waiting_len())
+    }
+
     /// Takes everything that waits, in order.
     pub(crate) fn take(&self) -> VecDeque<Item> {
         let mut state = self.state.lock();

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::auth::Identity;
 use super::call::Call;
 use super::cancel::CancelReason;
+use super::connections::Record;
 use super::input::InputRequest;
 use super::outgoing::{Kind, Outgoing};
 use super::recovery::Orphans;
@@ -62,6 +63,7 @@ pub(crate) struct Session {
     pub(super) lively: Mutex<Lively>,
     /// The place of its calls among those that run on, once its client is lost.
     orphans: OnceLock<Orphans>,
+    pub(super) record: Record,
 }
 
 type Answered = Result<Box<RawValue>, Box<RawValue>>;
@@ -191,6 +193,7 @@ impl Session {
             peer: Mutex::new(if passes_on { new.peer.relaying() } else { new.peer }),
             lively: Mutex::default(),
             orphans: OnceLock::new(),
+            record: Record::default(),
         })
     }
 
@@ -600,6 +603,7 @@ impl Session {
         }
         self.mcp.sessions.0.lock().remove(&self.id);
         self.server.leave(self.number);
+        self.mcp.connections.ended(self);
     }
 
     /// Ends the session: its calls are cancelled, its streams of changes end in order, and nobody finds it any more.
@@ -628,6 +632,7 @@ impl Session {
         self.mcp.sessions.0.lock().remove(&self.id);
         self.server.leave(self.number);
         self.detach();
+        self.mcp.connections.ended(self);
     }
 
     fn end_listen(&self, listen: &Listen) {

@@ -1,6 +1,7 @@
 //! Channels through the test kit, and the kit itself: no network, virtual time.
 
 mod assertions;
+mod connections;
 mod hazards;
 mod mcp;
 mod model;

@@ -35,6 +35,7 @@ impl Begun {
         let (recoverable, attached) = mcp.recoveries.attach(mcp, wish.token.as_deref()?, wish.position, joining)?;
         let session = Arc::clone(&recoverable.session);
         tracing::debug!(server = session.server.name, user = &*user.user, "a client comes back to its MCP session");
+        mcp.connections.resumed(&session, cx.handle());
         Some(Begun {
             offer: Some(mcp.recoveries.offer(&session, attached.serial, true, attached.position)),
             token: recoverable.token(),
@@ -74,10 +75,12 @@ impl Begun {
         };
         if !is_recoverable {
             let Opened { place, token, session: name } = opened;
+            mcp.connections.opened(&session, cx.handle());
             return Ok(Begun { session, attachment: None, token, name, place, offer: None });
         }
         let recoverable = mcp.recoveries.hold(&session, topic, present);
         recoverable.keep(opened.place, opened.session.clone(), opened.token.clone());
+        mcp.connections.opened(&session, cx.handle());
         let serial = session.standing().recovery(|recovery| recovery.serial()).unwrap_or_default();
         Ok(Begun {
             offer: Some(mcp.recoveries.offer(&session, serial, false, Position::default())),

@@ -196,6 +196,7 @@ impl Recoveries {
             let gone: Vec<_> = gone.iter().filter_map(|number| held.by_number.get(number).cloned()).collect();
             (gone, !std::mem::replace(&mut held.is_watched, true))
         };
+        session.mcp.connections.detached(session);
         for other in gone {
             self.end_away(&other, "GaveWay");
         }
@@ -227,6 +228,12 @@ impl Recoveries {
         }
     }
 
+    /// Ends a session for good, if it is one to come back to; whether it is.
+    pub(super) fn end_session(&self, session: &Session) -> bool {
+        let recoverable = self.held.lock().by_number.get(&session.number()).cloned();
+        recoverable.inspect(|recoverable| self.end(recoverable, "Kicked")).is_some()
+    }
+
     /// The same, unless its client has come back meanwhile.
     fn end_away(&self, recoverable: &Recoverable, why: &str) {
         let end = |recovery: &mut Recovery| recovery.state() != State::Attached && recovery.end();
@@ -244,6 +251,7 @@ impl Recoveries {
             held.detached.remove(session.number());
         }
         tracing::debug!(why, calls = session.under_way(), "an MCP session ends");
+        session.record.ends(why);
         session.standing().close();
         session.end();
         if session.mcp.auth.is_audited() {

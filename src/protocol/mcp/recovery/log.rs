@@ -163,7 +163,12 @@ impl EventLog {
         self.kept.binary_search_by_key(&position, |message| message.position).is_ok()
     }
 
-    /// Bytes that wait to be handed out.
+    /// Messages that wait to be handed out.
+    pub fn waiting_len(&self) -> usize {
+        self.waiting().count()
+    }
+
+    /// Bytes of these.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
