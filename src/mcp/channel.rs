@@ -263,7 +263,10 @@ impl Channel for SessionChannel {
         self.mailbox.end(cx);
         match reason {
             _ if self.member.is_revoked() => {
-                self.session.record.is_revoked();
+                // One whose place another has says nothing of the session.
+                if self.attachment.as_ref().is_none_or(Attachment::is_present) {
+                    self.session.record.is_revoked();
+                }
                 self.ending = Ending::Left;
             }
             Reason::Left => self.ending = Ending::Left,

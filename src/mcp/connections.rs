@@ -14,6 +14,7 @@ use super::session::Session;
 use super::{Mcp, McpBuilder};
 use crate::channel::{Handle, Reason};
 use crate::clock;
+use crate::protocol::Time;
 use crate::protocol::mcp::CREDENTIAL_EXPIRED;
 use crate::protocol::mcp::recovery::Attachment;
 
@@ -172,7 +173,8 @@ pub(super) struct Connections {
 #[derive(Default)]
 pub(super) struct Record {
     opened_unix_ms: OnceLock<u64>,
-    active_unix_ms: AtomicU64,
+    /// A [`Time`] by the clock.
+    active: AtomicU64,
     resumed: AtomicU64,
     channel: Mutex<Option<Handle<Info>>>,
     end: OnceLock<Ending>,
@@ -196,7 +198,7 @@ fn count(counter: &AtomicU64) {
 impl Record {
     /// Its client has sent a message.
     pub(super) fn touch(&self) {
-        self.active_unix_ms.store(unix_ms(), Ordering::Relaxed);
+        self.active.store(clock::now().0, Ordering::Relaxed);
     }
 
     /// Notes why it ends, unless that is known; whether it was not.
@@ -311,14 +313,14 @@ impl Session {
             Some(Attachment::Ended) => return None,
         };
         let record = &self.record;
-        let active_unix_ms = record.active_unix_ms.load(Ordering::Relaxed);
+        let idle_ms = clock::now().since(Time(record.active.load(Ordering::Relaxed)));
         let socket_idle_ms = record.channel.lock().as_ref().and_then(Handle::idle_ms);
         let silent_after_ms = self.mcp.settings.heartbeat_timeout_ms / 2;
         let health = match socket_idle_ms {
             _ if state != SessionState::Connected => SessionHealth::Silent,
             None => SessionHealth::Silent,
             Some(ms) if ms > silent_after_ms => SessionHealth::Silent,
-            Some(_) if unix_ms().saturating_sub(active_unix_ms) > IDLE_AFTER_MS => SessionHealth::Idle,
+            Some(_) if idle_ms > IDLE_AFTER_MS => SessionHealth::Idle,
             Some(_) => SessionHealth::Active,
         };
         Some(SessionInfo {
@@ -328,7 +330,7 @@ impl Session {
             state,
             health,
             opened_unix_ms: record.opened_unix_ms.get().copied()?,
-            last_activity_unix_ms: active_unix_ms,
+            last_activity_unix_ms: unix_ms().saturating_sub(idle_ms),
             calls: self.calls_under_way(),
             waiting: self.standing().waiting(),
             resumed: record.resumed.load(Ordering::Relaxed),

@@ -126,6 +126,24 @@ async fn a_session_that_is_ended_is_gone_whether_its_client_is_there_or_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_ends_with_its_channel_says_why() {
+    let house = House::new();
+    let (socket, _session, _) = house.visit(json!(false)).await;
+    socket.disconnect().await;
+    assert_eq!(house.told(), ["Opened", "Ended(Lost)"]);
+
+    let (socket, _session, joined) = house.visit(json!(false)).await;
+    let health = || house.mcp.session(id(&joined)).map(|info| info.health);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(health(), Some(SessionHealth::Silent));
+    socket.heartbeat().await;
+    assert_eq!(health(), Some(SessionHealth::Active));
+    tokio::time::sleep(Duration::from_millis(29_500)).await;
+    assert_eq!(health(), Some(SessionHealth::Idle));
+    drop(socket);
+}
+
+#[tokio::test(start_paused = true)]
 async fn sessions_are_listed_in_the_order_of_their_ids_and_in_parts() {
     let house = House::new();
     let mut visits = Vec::new();
