@@ -47,12 +47,13 @@ pub(super) fn keep(endpoint: &Endpoint, settings: &Settings) {
     ];
     for (patterns, on_slow) in classes {
         for pattern in patterns {
-            let mut options = HistoryOptions::default();
-            options.messages_max = history.messages_max;
-            options.bytes_max = history.bytes_max;
-            options.age_ms = history.age_ms;
-            options.on_slow = on_slow.clone();
-            options.survives_restart = history.durability == HistoryDurability::Restart;
+            let options = HistoryOptions {
+                messages_max: history.messages_max,
+                bytes_max: history.bytes_max,
+                age_ms: history.age_ms,
+                on_slow: on_slow.clone(),
+                survives_restart: history.durability == HistoryDurability::Restart,
+            };
             endpoint.keep(pattern, options);
         }
     }

@@ -6,8 +6,7 @@ use super::*;
 
 fn endpoint() -> Endpoint {
     let endpoint = Endpoint::start();
-    let mut options = HistoryOptions::default();
-    options.survives_restart = true;
+    let options = HistoryOptions { survives_restart: true, ..HistoryOptions::default() };
     endpoint.keep("room:*", options);
     endpoint.keep("*", HistoryOptions::default());
     endpoint
@@ -69,10 +68,13 @@ async fn what_was_not_stored_whole_or_is_no_such_value_is_not_read_and_goes() {
         }
         let epoch = kept(&before, "room:a").0;
         super::store(&before, &store).await.expect("it is stored");
-        let changed = store.change(move |transaction| match break_it {
-            0 => Ok(transaction.delete(TABLE, DONE)),
-            1 => Ok(transaction.delete(TABLE, 1_u64.to_be_bytes())),
-            _ => transaction.put(TABLE, 1_u64.to_be_bytes(), vec![VERSION, 9, 9]),
+        let changed = store.change(move |transaction| {
+            match break_it {
+                0 => transaction.delete(TABLE, DONE),
+                1 => transaction.delete(TABLE, 1_u64.to_be_bytes()),
+                _ => transaction.put(TABLE, 1_u64.to_be_bytes(), vec![VERSION, 9, 9])?,
+            }
+            Ok::<_, StoreError>(())
         });
         changed.await.expect("it is changed");
 

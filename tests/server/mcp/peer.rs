@@ -85,6 +85,11 @@ impl TestServer {
         TestServer { running: running.expect("a free port of 127.0.0.1"), mcp, runtime }
     }
 
+    /// What its sessions belong to.
+    pub fn mcp(&self) -> &Mcp {
+        &self.mcp
+    }
+
     /// Starts the servers of others that are to start with this one.
     pub fn boot(&self) {
         let _guard = self.runtime.enter();

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
 use super::peer::{Frame, Names, Peer, TestServer, client_info};
+use crate::lab::until;
 
 const SESSION: &str = "mcp:session";
 
@@ -89,6 +90,8 @@ fn a_replay_of_more_than_an_outbox_holds_comes_as_fast_as_it_is_taken() {
         call(&mut peer, id, json!({"bytes": 260_000}));
     }
     peer.vanish();
+    // What is said before its loss was noticed counts as sent, and goes where the log is full.
+    until("the client's loss is noticed", || workshop.server.mcp().session_stats().detached == 1);
     workshop.gate.add_permits(16);
 
     let (mut peer, again) = workshop.visit("ann", json!({"recoveryToken": joined["recoveryToken"]}));
