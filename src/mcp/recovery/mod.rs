@@ -1,7 +1,7 @@
 //! Sessions on channels that outlive their connection: who comes back to which, which are ended when, and by whom.
 //!
 //! A session that can be come back to is held here, not by its channel. The channel is its *attachment* for as long as it lives;
-//! what is said meanwhile and afterwards stands in the log of the session's [`Outgoing`](super::outgoing::Outgoing).
+//! what is said meanwhile and afterwards stands in the log of the session's [`Outgoing`].
 
 mod attachment;
 mod beginning;
