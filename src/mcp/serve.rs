@@ -199,7 +199,7 @@ impl Session {
     /// The reply to a join that is the handshake.
     pub(super) fn join_reply(&self, token: Option<&SessionToken>, recovery: Option<&Offer>) -> Box<RawValue> {
         let (name, version) = &self.server.facts.title;
-        jsonrpc::raw(&JoinReply::new(name, version, self.id(), token, recovery))
+        jsonrpc::raw(&JoinReply::new(name, version, self.id(), token).with_recovery(recovery))
     }
 
     fn list_tools(&self, call: &peer::Call<'_>) -> Result<Served, Fault> {

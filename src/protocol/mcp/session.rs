@@ -161,13 +161,7 @@ struct Experimental {
 
 impl<'a> JoinReply<'a> {
     /// The reply of the server `name` at `version` for one session.
-    pub fn new(
-        name: &'a str,
-        version: &'a str,
-        session_id: &'a str,
-        token: Option<&'a SessionToken>,
-        recovery: Option<&'a Offer>,
-    ) -> Self {
+    pub fn new(name: &'a str, version: &'a str, session_id: &'a str, token: Option<&'a SessionToken>) -> Self {
         JoinReply {
             protocol_version: PROTOCOL_VERSION,
             capabilities: Capabilities {
@@ -181,8 +175,13 @@ impl<'a> JoinReply<'a> {
             server_info: ServerInfo { name, version },
             session_id,
             token,
-            recovery,
+            recovery: None,
         }
+    }
+
+    /// The same of a session that can be come back to.
+    pub fn with_recovery(self, recovery: Option<&'a Offer>) -> Self {
+        JoinReply { recovery, ..self }
     }
 }
 
@@ -268,7 +267,7 @@ mod tests {
     #[test]
     fn the_join_reply_has_every_key_of_the_deployment() {
         let id = session_id([0, 1, 2, 3, 4, 0xab, 0xcd, 0xef]);
-        let reply = serde_json::to_value(JoinReply::new("Bennu", "0.1.0", &id, None, None)).expect("serializes");
+        let reply = serde_json::to_value(JoinReply::new("Bennu", "0.1.0", &id, None)).expect("serializes");
 
         assert_eq!(
             reply,
