@@ -173,18 +173,14 @@ const outlived = ({ era }, subscription) => ({
 })
 
 export const cut = {
-  what: "goes on after its connection was cut, and the server has ended what was under way",
+  what: "goes on after its connection was cut, and what was under way runs on",
   async hold(application) {
     const told = await outlive(application, "cut")
-    const runs = await until(async () => {
-      const { channel, reply } = await application.join("mcp:runs")
-      channel.leave()
-      const hangs = reply.runs.filter(({ tool }) => tool === "hangs")
-      return hangs.every(({ status }) => status !== "running") && hangs
-    })
-    return { ...told, ended: runs.length > 0 }
+    const { channel, reply } = await application.join("mcp:runs")
+    channel.leave()
+    return { ...told, runsOn: reply.runs.some(({ tool, status }) => tool === "hangs" && status === "running") }
   },
-  comesTo: (kind) => ({ ...outlived(kind, "remote"), ended: true }),
+  comesTo: (kind) => ({ ...outlived(kind, "remote"), runsOn: true }),
 }
 
 export const restart = {
