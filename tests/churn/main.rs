@@ -9,6 +9,7 @@
 mod client;
 mod floods;
 mod server;
+mod sessions;
 mod visits;
 
 #[global_allocator]

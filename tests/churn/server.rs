@@ -38,11 +38,16 @@ pub struct Rest {
     present: bool,
 }
 
+/// Waits until no other test counts.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 impl Subject {
     /// Starts a server with compression and a long poll of a short window.
     pub fn start(change: impl FnOnce(&mut ServerOptions, &mut SocketOptions)) -> Self {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let turn = turn();
         let runtime = bennu::server::runtime(2).expect("a runtime starts");
         let guard = runtime.enter();
         let mut options = ServerOptions::default();
