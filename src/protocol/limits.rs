@@ -71,6 +71,9 @@ pub const HISTORY_BYTES_MAX: usize = 1 << 20;
 /// Milliseconds that a topic with history keeps a broadcast. Source: the recovery window of the Elixir deployment.
 pub const HISTORY_AGE_MS: u64 = 300_000;
 
+/// Bytes of a topic that keeps history: its name is kept with it when its clients have gone. A longer one keeps none.
+pub const HISTORY_TOPIC_BYTES_MAX: usize = 1_024;
+
 /// Topics that may have a history at once. Further ones have none until there are fewer.
 pub const HISTORY_TOPICS_MAX: usize = 100_000;
 

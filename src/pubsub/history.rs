@@ -14,7 +14,7 @@ use crate::outbox::Broadcast;
 use crate::protocol::Time;
 use crate::protocol::history::{Bounds, Epoch, History, is_kept};
 use crate::protocol::limits::{HISTORY_AGE_MS, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX};
-use crate::protocol::limits::{HISTORY_TOPICS_MAX, HISTORY_TOTAL_BYTES_MAX};
+use crate::protocol::limits::{HISTORY_TOPIC_BYTES_MAX, HISTORY_TOPICS_MAX, HISTORY_TOTAL_BYTES_MAX};
 use crate::protocol::topic::{TopicPattern, is_reserved};
 use crate::{clock, random};
 
@@ -193,7 +193,7 @@ impl Histories {
     }
 
     fn class(&self, topic: &str) -> Option<Arc<Class>> {
-        if !self.is_used.load(Ordering::Acquire) || is_reserved(topic) {
+        if !self.is_used.load(Ordering::Acquire) || topic.len() > HISTORY_TOPIC_BYTES_MAX || is_reserved(topic) {
             return None;
         }
         self.classes.read().iter().find(|class| class.pattern.matches(topic)).cloned()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bennu::channel::{HistoryOptions, SocketSpec};
+use bennu::protocol::limits::HISTORY_TOPIC_BYTES_MAX;
 use bennu::protocol::wire::WireVersion;
 use bennu::testing::{Client, TestChannel, TestSocket};
 use bennu::{Channel, Cx, Endpoint, JoinCx, Next, Payload, Refusal};
@@ -324,6 +325,20 @@ async fn where_nothing_can_be_kept_a_join_is_plain() {
     assert_eq!(position(&second), Value::Null);
     let answer = client.join("plain:a", json!({"resume": null, "answer": [1]})).await.expect("everyone may join");
     assert_eq!(answer.joined().parse::<Value>().expect("JSON"), json!([1]), "no object, no place for a position");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_of_great_length_keeps_nothing() {
+    let (endpoint, socket) = kept(|_| {});
+    let client = connect(&socket).await;
+    let longest = format!("plain:{}", "x".repeat(HISTORY_TOPIC_BYTES_MAX - 6));
+    assert_eq!(position(&join(&client, &longest, Value::Null).await)["offset"], 0);
+
+    let longer = format!("{longest}x");
+    assert_eq!(position(&join(&client, &longer, Value::Null).await), Value::Null);
+    shout(&endpoint, &longer, 1);
+    assert_eq!(next(&client).await, "shout 1 null");
+    assert_eq!(endpoint.histories(), 1);
 }
 
 #[tokio::test(start_paused = true)]
