@@ -182,8 +182,8 @@ impl Recoveries {
     /// An attachment has lost its client, who may come back.
     fn detach(&self, recoverable: &Arc<Recoverable>, attachment: u64) {
         let session = &recoverable.session;
-        // What its calls may still say comes on top.
-        let more = if session.under_way() > 0 { RECOVERY_BYTES_MAX } else { 0 };
+        // What its calls may still say comes on top, and its topic, which is as long as its client likes.
+        let more = recoverable.topic.len() + if session.under_way() > 0 { RECOVERY_BYTES_MAX } else { 0 };
         let (gone, begins_watch) = {
             let mut held = self.held.lock();
             let detach = |recovery: &mut Recovery| {
