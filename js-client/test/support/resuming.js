@@ -109,6 +109,8 @@ export class Publisher {
     const publisher = new Publisher()
     publisher.by = by
     publisher.channel = (await listen(t, endpoint, topic, "plain", { timeout: 2_000 })).channel
+    // A test that fails must not send for ever.
+    finallyDo(t, () => publisher.stop())
     return publisher
   }
 
