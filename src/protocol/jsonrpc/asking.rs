@@ -63,6 +63,11 @@ impl Waiting {
 }
 
 impl Asking {
+    /// None waits; the next one's id is above `last`.
+    pub fn after(last: u64) -> Self {
+        Asking { last, waiting: BTreeMap::new() }
+    }
+
     /// Notes a request and gives its id; [`request`] makes its text.
     ///
     /// # Errors
@@ -154,7 +159,8 @@ pub fn request(id: AskId, method: &str, params: &RawValue) -> Bytes {
     Bytes::from(serde_json::to_vec(&request).expect("strings and raw values always serialize"))
 }
 
-fn cancelled(id: AskId, reason: &str) -> Bytes {
+/// The notification that takes a request of ours back.
+pub fn cancelled(id: AskId, reason: &str) -> Bytes {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Params<'a> {

@@ -22,6 +22,16 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// None under way; the next one's number is above `last`.
+    pub fn after(last: u64) -> Self {
+        Serving { last, under_way: Vec::new() }
+    }
+
+    /// The ids of those under way, each as JSON text.
+    pub fn ids(&self) -> impl Iterator<Item = &CompactString> {
+        self.under_way.iter().map(|(_, id)| id)
+    }
+
     /// Notes a request.
     ///
     /// # Errors

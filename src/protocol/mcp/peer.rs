@@ -95,6 +95,29 @@ impl Peer {
         Peer { client: Some(Arc::new(client)), is_initialized: true, ..Peer::default() }
     }
 
+    /// A conversation that goes on: with what its client said, behind so many requests from it and to it.
+    pub fn going_on(
+        client: Option<Client>,
+        level: Option<Level>,
+        is_initialized: bool,
+        asked: u64,
+        asking: u64,
+    ) -> Self {
+        Peer {
+            client: client.map(Arc::new),
+            level,
+            is_initialized,
+            serving: Serving::after(asked),
+            asking: Asking::after(asking),
+            is_relay: false,
+        }
+    }
+
+    /// The ids of requests under way, each as JSON text.
+    pub fn ids_under_way(&self) -> Vec<String> {
+        self.serving.ids().map(ToString::to_string).collect()
+    }
+
     /// The same for a server that passes requests on: of methods that nobody here knows the params may be of any type.
     pub fn relaying(self) -> Self {
         Peer { is_relay: true, ..self }

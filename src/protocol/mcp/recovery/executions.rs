@@ -6,6 +6,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use serde_json::value::RawValue;
 
+use super::kept::{KeptCall, KeptState};
 use super::{EXECUTION_ANSWER_BYTES_MAX, EXECUTION_ANSWERS_MAX, EXECUTION_NAME_BYTES_MAX, EXECUTIONS_MAX, Position};
 use crate::protocol::jsonrpc::{CallNumber, id_key, splice};
 
@@ -82,10 +83,18 @@ pub struct Executions {
     answers: usize,
     answer_bytes: usize,
     name_bytes: usize,
+    /// How many have begun, those included that are forgotten.
+    begun: u64,
+    /// Where they are stored: which have changed since, by their order; none for what is there no longer.
+    changed: Option<BTreeMap<u64, Option<CallNumber>>>,
 }
 
 #[derive(Clone, Debug)]
 struct Execution {
+    /// Which of the session's it is, counted from 1.
+    order: u64,
+    /// Its request, where that is stored as long as it runs.
+    request: Option<Bytes>,
     digest: [u8; 32],
     key: Option<Box<str>>,
     ids: Vec<CompactString>,
@@ -113,6 +122,17 @@ enum State {
 }
 
 impl Execution {
+    fn kept(&self) -> KeptCall {
+        let state = match &self.state {
+            State::Running => KeptState::Running { request: self.request.clone().unwrap_or_default() },
+            State::Answered { text, position, .. } => KeptState::Answered { text: text.clone(), position: *position },
+            State::Forgotten => KeptState::Forgotten,
+            State::TakenBack => KeptState::TakenBack,
+        };
+        let (key, ids, asked_as) = (self.key.clone(), self.ids.clone(), self.asked_as.clone());
+        KeptCall { digest: self.digest, key, ids, asked_as, state }
+    }
+
     fn last_id(&self) -> Option<&CompactString> {
         match &self.asked_as {
             Some(_) => self.ids.last(),
@@ -122,6 +142,120 @@ impl Execution {
 }
 
 impl Executions {
+    /// Those of a session that is stored.
+    pub fn stored() -> Self {
+        Executions { changed: Some(BTreeMap::new()), ..Executions::default() }
+    }
+
+    /// Those that were stored, each with its order, of so many that had begun. Their numbers are their orders.
+    pub fn restored(calls: Vec<(u64, KeptCall)>, begun: u64) -> Self {
+        let begun = calls.iter().map(|(order, _)| *order).fold(begun, u64::max);
+        let mut this = Executions { begun, ..Executions::stored() };
+        let mut answered = BTreeMap::new();
+        for (order, kept) in calls {
+            let number = CallNumber(order);
+            for id in &kept.ids {
+                this.name_bytes += id.len();
+                this.by_id.insert(id.clone(), number);
+            }
+            if let Some(key) = &kept.key {
+                this.name_bytes += key.len();
+                this.by_key.insert(key.clone(), number);
+            }
+            let (state, request) = match kept.state {
+                KeptState::Running { request } => (State::Running, Some(request)),
+                KeptState::Answered { text, position } => {
+                    this.answers += 1;
+                    this.answer_bytes += text.len();
+                    answered.insert(position, number);
+                    (State::Answered { text, position, given_in: None }, None)
+                }
+                KeptState::Forgotten => (State::Forgotten, None),
+                KeptState::TakenBack => (State::TakenBack, None),
+            };
+            let execution = Execution {
+                order,
+                request,
+                digest: kept.digest,
+                key: kept.key,
+                ids: kept.ids,
+                asked_as: kept.asked_as,
+                began_in: 0,
+                asked_in: 0,
+                state,
+                is_not_run: false,
+            };
+            this.by_number.insert(number, execution);
+        }
+        this.answered = answered.into_values().collect();
+        this
+    }
+
+    /// How many have begun, those included that are forgotten.
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Which of the session's calls it is, counted from 1: no two ever have the same.
+    pub fn order(&self, number: CallNumber) -> Option<u64> {
+        self.by_number.get(&number).map(|execution| execution.order)
+    }
+
+    /// Keeps the request of a call that has begun, to be stored as long as it runs.
+    pub fn keep_request(&mut self, number: CallNumber, request: Bytes) {
+        if let Some(execution) = self.by_number.get_mut(&number).filter(|_| self.changed.is_some()) {
+            execution.request = Some(request);
+        }
+    }
+
+    /// Those that run and whose requests are kept.
+    pub fn running(&self) -> Vec<(CallNumber, Bytes)> {
+        let running = self.by_number.iter().filter(|(_, execution)| matches!(execution.state, State::Running));
+        running.filter_map(|(number, execution)| Some((*number, execution.request.clone()?))).collect()
+    }
+
+    /// Gives a call another number. The id under which it is to be answered, where that is another than its request's.
+    pub fn renumber(&mut self, from: CallNumber, to: CallNumber) -> Option<Box<RawValue>> {
+        let execution = self.by_number.remove(&from)?;
+        for id in &execution.ids {
+            self.by_id.insert(id.clone(), to);
+        }
+        if let Some(key) = &execution.key {
+            self.by_key.insert(key.clone(), to);
+        }
+        let asked_as = execution.asked_as.clone();
+        self.by_number.insert(to, execution);
+        self.change(to);
+        asked_as
+    }
+
+    /// Whether there is something to store.
+    pub fn has_unsaved(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    }
+
+    /// The answers that stand behind a position.
+    pub fn answered_behind(&self, position: Position) -> Vec<(CallNumber, Bytes)> {
+        let answers = self.answered.iter().filter_map(|number| match &self.by_number.get(number)?.state {
+            State::Answered { text, position: at, .. } if *at > position => Some((*number, text.clone())),
+            _ => None,
+        });
+        answers.collect()
+    }
+
+    /// Hands out what is to be stored: by its order each call that has changed; none for one that is there no longer.
+    pub fn unsaved(&mut self) -> Vec<(u64, Option<KeptCall>)> {
+        let changed = self.changed.as_mut().map(std::mem::take).unwrap_or_default();
+        let kept = |number: Option<CallNumber>| Some(self.by_number.get(&number?)?.kept());
+        changed.into_iter().map(|(order, number)| (order, kept(number))).collect()
+    }
+
+    fn change(&mut self, number: CallNumber) {
+        if let (Some(changed), Some(execution)) = (&mut self.changed, self.by_number.get(&number)) {
+            changed.insert(execution.order, Some(number));
+        }
+    }
+
     /// Looks at a call that an attachment asks for.
     ///
     /// # Errors
@@ -183,6 +317,7 @@ impl Executions {
             }
             State::Forgotten | State::TakenBack => unreachable!("they were refused above"),
         };
+        self.change(number);
         self.tidy();
         Ok(asked)
     }
@@ -203,7 +338,10 @@ impl Executions {
         if let Some(key) = &call.key {
             self.by_key.insert(key.clone(), number);
         }
+        self.begun += 1;
         let execution = Execution {
+            order: self.begun,
+            request: None,
             digest: call.digest,
             key: call.key.clone(),
             ids: vec![id],
@@ -214,6 +352,7 @@ impl Executions {
             is_not_run: false,
         };
         self.by_number.insert(number, execution);
+        self.change(number);
         self.tidy();
         true
     }
@@ -242,6 +381,8 @@ impl Executions {
         }
         self.answer_bytes += text.len();
         execution.state = State::Answered { text, position, given_in };
+        execution.request = None;
+        self.change(number);
         self.tidy();
     }
 
@@ -264,6 +405,8 @@ impl Executions {
             && !execution.is_not_run
         {
             execution.state = State::TakenBack;
+            execution.request = None;
+            self.change(number);
         }
     }
 
@@ -301,6 +444,9 @@ impl Executions {
 
     fn remove(&mut self, number: CallNumber) {
         let Some(execution) = self.by_number.remove(&number) else { return };
+        if let Some(changed) = &mut self.changed {
+            changed.insert(execution.order, None);
+        }
         for id in &execution.ids {
             self.by_id.remove(id);
             self.name_bytes -= id.len();
@@ -328,6 +474,7 @@ impl Executions {
                 self.answer_bytes -= text.len();
                 self.answers -= 1;
                 execution.state = State::Forgotten;
+                self.change(number);
             }
         }
         while self.by_number.len() > EXECUTIONS_MAX || self.name_bytes > EXECUTION_NAME_BYTES_MAX {

@@ -64,6 +64,9 @@ pub struct Taken {
 /// Above the bounds the oldest notifications go, whether they were sent or not. Where there are none, the oldest goes of what was
 /// sent and not acknowledged: a client that never acknowledges has no more than the bound kept for it. Answers and requests that
 /// have not been sent stay; they are bounded by the calls under way.
+///
+/// One that is stored hands out what is to be stored, and to attachments only what is: a position that a client knows means the
+/// same after a crash.
 #[derive(Clone, Debug, Default)]
 pub struct EventLog {
     kept: VecDeque<Sending>,
@@ -78,9 +81,84 @@ pub struct EventLog {
     /// The last one handed to any.
     ever_sent: u64,
     dropped: u64,
+    storing: Option<Storing>,
+}
+
+/// How far a log that is stored has been.
+#[derive(Clone, Debug, Default)]
+struct Storing {
+    /// The last one handed out to be stored.
+    handed: u64,
+    /// The last one known to be stored: later ones are handed to no attachment.
+    stored: u64,
+    /// Those handed out to be stored that are no longer kept.
+    gone: Vec<Position>,
+}
+
+/// What of a log is to be stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnsavedMessages {
+    /// Those to add, oldest first.
+    pub messages: Vec<Sending>,
+    /// Those to take away.
+    pub gone: Vec<Position>,
+    /// How far the log is stored with that.
+    pub upto: Position,
 }
 
 impl EventLog {
+    /// A log that is stored: nothing is handed out before it was.
+    pub fn stored() -> Self {
+        EventLog { storing: Some(Storing::default()), ..EventLog::default() }
+    }
+
+    /// A log as it was stored: its messages, oldest first, its last position and the last one acknowledged. All of it may have been
+    /// handed out.
+    pub fn restored(messages: Vec<Sending>, last: Position, acknowledged: Position) -> Self {
+        let bytes = messages.iter().map(|message| message.text.len()).sum();
+        EventLog {
+            kept: messages.into(),
+            bytes,
+            waiting_bytes: bytes,
+            last: last.0,
+            acknowledged: acknowledged.0,
+            sent: acknowledged.0,
+            ever_sent: last.0,
+            dropped: 0,
+            storing: Some(Storing { handed: last.0, stored: last.0, gone: Vec::new() }),
+        }
+    }
+
+    /// Hands out what is to be stored, about so many bytes. Until that is [`EventLog::saved`] nothing else is handed out so.
+    pub fn unsaved(&mut self, bytes_max: usize) -> UnsavedMessages {
+        let Some(storing) = &mut self.storing else { return UnsavedMessages::default() };
+        let start = self.kept.partition_point(|message| message.position.0 <= storing.handed);
+        let (mut messages, mut bytes, mut upto) = (Vec::new(), 0, self.last);
+        for message in self.kept.range(start..) {
+            if !messages.is_empty() && bytes + message.text.len() > bytes_max {
+                upto = message.position.0 - 1;
+                break;
+            }
+            bytes += message.text.len();
+            messages.push(message.clone());
+        }
+        storing.handed = upto;
+        UnsavedMessages { messages, gone: std::mem::take(&mut storing.gone), upto: Position(upto) }
+    }
+
+    /// Whether there is something to store.
+    pub fn has_unsaved(&self) -> bool {
+        self.storing.as_ref().is_some_and(|storing| storing.handed < self.last || !storing.gone.is_empty())
+    }
+
+    /// Notes that it is stored up to a position; whether there is more to hand out with that.
+    pub fn saved(&mut self, upto: Position) -> bool {
+        let Some(storing) = &mut self.storing else { return false };
+        let is_more = upto.0 > storing.stored;
+        storing.stored = storing.stored.max(upto.0);
+        is_more
+    }
+
     /// Takes a message up and gives it its position.
     pub fn append(&mut self, class: Class, text: Bytes) -> Position {
         self.last += 1;
@@ -103,6 +181,9 @@ impl EventLog {
             self.bytes -= gone.text.len();
             if gone.position.0 > self.sent {
                 self.waiting_bytes -= gone.text.len();
+            }
+            if let Some(storing) = self.storing.as_mut().filter(|storing| gone.position.0 <= storing.handed) {
+                storing.gone.push(gone.position);
             }
         }
     }
@@ -139,7 +220,8 @@ impl EventLog {
     pub fn take(&mut self, bytes_max: usize) -> Taken {
         let mut messages = Vec::new();
         let (mut bytes, mut has_more) = (0, false);
-        for message in self.waiting() {
+        let last = self.storing.as_ref().map_or(self.last, |storing| storing.stored);
+        for message in self.waiting().take_while(|message| message.position.0 <= last) {
             if !messages.is_empty() && bytes + message.text.len() > bytes_max {
                 has_more = true;
                 break;
@@ -149,7 +231,7 @@ impl EventLog {
         }
         let upto = match messages.last() {
             Some(last) if has_more => last.position.0,
-            _ => self.last,
+            _ => last,
         };
         let gap = gap(self.sent, messages.iter().map(|message| message.position.0), upto);
         self.waiting_bytes -= bytes;
@@ -191,6 +273,11 @@ impl EventLog {
     /// Messages that were dropped, of all.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// The last position that was acknowledged.
+    pub fn acknowledged(&self) -> Position {
+        Position(self.acknowledged)
     }
 
     /// The position of the last message.

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{Asked, AskedCall, Attachment, Class, EventLog, Executions, Position, RepeatRefused, Taken, Tokens};
+use super::{
+    Asked, AskedCall, Attachment, Class, EventLog, Executions, Kept, KeptHead, Position, RepeatRefused, Taken, Tokens,
+    Unsaved,
+};
 use crate::protocol::Time;
 use crate::protocol::jsonrpc::CallNumber;
 
@@ -18,6 +21,12 @@ pub struct Recovery {
     /// Counts the attachments.
     attachment: u64,
     window_ms: u64,
+    /// Whether it is stored.
+    is_stored: bool,
+    /// Whether something has changed that is always stored anew.
+    has_changed: bool,
+    /// Whether something beside this has changed that is stored with it.
+    is_touched: bool,
 }
 
 /// A client has come back.
@@ -45,7 +54,91 @@ impl Recovery {
             state: Attachment::Attached,
             attachment: 1,
             window_ms,
+            is_stored: false,
+            has_changed: false,
+            is_touched: false,
         }
+    }
+
+    /// The same, to be stored: it hands out what is to be, and pushes nothing that is not.
+    pub fn stored(window_ms: u64) -> Self {
+        Recovery {
+            log: EventLog::stored(),
+            executions: Executions::stored(),
+            is_stored: true,
+            has_changed: true,
+            is_touched: true,
+            ..Recovery::new(window_ms)
+        }
+    }
+
+    /// A session as it was stored, whose client is away until a time.
+    pub fn restored(kept: Kept, window_ms: u64, until: Time) -> Self {
+        let Kept { head, messages, calls } = kept;
+        let mut this = Recovery {
+            log: EventLog::restored(messages, head.last, head.acknowledged),
+            tokens: Tokens::restored(head.used, head.given),
+            executions: Executions::restored(calls, head.begun),
+            state: Attachment::Detached { until },
+            attachment: 0,
+            ..Recovery::stored(window_ms)
+        };
+        // A call is stored before the message that answers it, so that one which was answered is not taken for one that runs.
+        for (number, text) in this.executions.answered_behind(head.last) {
+            this.say(number, text);
+        }
+        this
+    }
+
+    /// Whether there is something to store.
+    pub fn has_unsaved(&self) -> bool {
+        let has_changed = self.has_changed || self.log.has_unsaved() || self.executions.has_unsaved();
+        has_changed && self.is_stored && self.state != Attachment::Ended
+    }
+
+    /// Notes that something beside this has changed that is stored with it.
+    pub fn touch(&mut self) {
+        (self.has_changed, self.is_touched) = (true, true);
+    }
+
+    /// Hands out what is to be stored, about so many bytes of messages and all of calls; none where there is nothing. Until that
+    /// is [`Recovery::saved`] nothing else is handed out so.
+    pub fn unsaved(&mut self, bytes_max: usize) -> Option<Unsaved> {
+        if !self.has_unsaved() {
+            return None;
+        }
+        self.has_changed = false;
+        let is_touched = std::mem::take(&mut self.is_touched);
+        let messages = self.log.unsaved(bytes_max);
+        let until = match self.state {
+            Attachment::Detached { until } => Some(until),
+            Attachment::Attached | Attachment::Ended => None,
+        };
+        let head = KeptHead {
+            used: self.tokens.last_used(),
+            given: self.tokens.newest(),
+            last: messages.upto,
+            acknowledged: self.log.acknowledged(),
+            begun: self.executions.begun(),
+            until,
+        };
+        let calls = self.executions.unsaved();
+        Some(Unsaved { head, is_touched, messages: messages.messages, gone: messages.gone, upto: messages.upto, calls })
+    }
+
+    /// Notes that what was handed out is stored, the log up to a position; whether there is more to push with that.
+    pub fn saved(&mut self, upto: Position) -> bool {
+        self.log.saved(upto)
+    }
+
+    /// Keeps the request of a call that has begun, to be stored as long as it runs.
+    pub fn keep_request(&mut self, number: CallNumber, request: Bytes) {
+        self.executions.keep_request(number, request);
+    }
+
+    /// Gives a call another number. The id under which it is to be answered, where that is another than its request's.
+    pub fn renumber(&mut self, from: CallNumber, to: CallNumber) -> Option<Box<RawValue>> {
+        self.executions.renumber(from, to)
     }
 
     /// The serial of the newest token.
@@ -72,6 +165,7 @@ impl Recovery {
             return Err(Stale);
         }
         let serial = self.tokens.used(serial);
+        self.has_changed = true;
         self.state = Attachment::Attached;
         self.attachment += 1;
         let position = self.log.rewind(position);
@@ -87,6 +181,7 @@ impl Recovery {
         }
         let until = now + self.window_ms;
         self.state = Attachment::Detached { until };
+        self.has_changed = true;
         Some(until)
     }
 

@@ -10,6 +10,7 @@
 mod attachment;
 mod detached;
 mod executions;
+mod kept;
 mod log;
 mod machine;
 mod position;
@@ -21,7 +22,8 @@ mod wish;
 pub use attachment::Attachment;
 pub use detached::DetachedSessions;
 pub use executions::{Asked, AskedCall, Executions, RepeatRefused};
-pub use log::{Class, EventLog, Gap, Sending, Taken};
+pub use kept::{Kept, KeptCall, KeptHead, KeptState, Unsaved};
+pub use log::{Class, EventLog, Gap, Sending, Taken, UnsavedMessages};
 pub use machine::{Attached, Recovery, Stale};
 pub use position::Position;
 pub use token::{Claims, Tokens};

@@ -25,6 +25,9 @@ impl Claims {
     }
 }
 
+/// More tokens than a session is given between two starts of its server.
+const GIVEN_MAX: u64 = 1 << 32;
+
 /// Which tokens of a session count: the one that was used last, and all that were given since. What brought any of these may have been
 /// lost with the connection.
 #[derive(Clone, Debug)]
@@ -41,6 +44,17 @@ impl Default for Tokens {
 }
 
 impl Tokens {
+    /// Those of a session of which only the token used last is known and one that was given since, as long as its server ran: all
+    /// given since count, however many they were, and new ones are like none of them.
+    pub fn restored(used: u64, given: u64) -> Self {
+        Tokens { used, newest: (given / GIVEN_MAX + 1) * GIVEN_MAX }
+    }
+
+    /// The serial of the token that was used last.
+    pub fn last_used(&self) -> u64 {
+        self.used
+    }
+
     /// The serial of the newest.
     pub fn newest(&self) -> u64 {
         self.newest
@@ -82,6 +96,25 @@ mod tests {
         for wrong in ["", "1", "1.s", "x.s.u", "-1.s.u"] {
             assert_eq!(Claims::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn all_tokens_given_before_a_restart_count_and_new_ones_are_others() {
+        let mut before = Tokens::default();
+        let given: Vec<_> = (0..3).map(|_| before.renew()).collect();
+
+        let mut tokens = Tokens::restored(before.last_used(), before.newest());
+        assert!(given.iter().all(|serial| tokens.accepts(*serial)) && !tokens.accepts(0));
+        let next = tokens.used(given[2]);
+        assert!(next > given[2] && !tokens.accepts(given[1]) && tokens.accepts(next));
+
+        let mut again = Tokens::restored(tokens.last_used(), tokens.newest());
+        assert!(again.accepts(given[2]) && again.accepts(next) && !again.accepts(given[1]));
+        assert!(again.used(next) > next);
+        // By an older one than it had: what came after that counts still.
+        let mut once_more = Tokens::restored(again.last_used(), again.newest());
+        let later = once_more.used(next);
+        assert!(Tokens::restored(once_more.last_used(), once_more.newest()).accepts(later));
     }
 
     #[test]
