@@ -1,22 +1,27 @@
 // Stock phoenix.js clients of an MCP session that can be come back to, whose connection is cut at byte after byte of an exchange:
-// each call runs once, and each answer comes.
+// each call runs once, and each answer comes. The same where it is the server that is killed there, and sessions are durable.
 
 import assert from "node:assert/strict"
 import { once } from "node:events"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { connect, createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { describe, test } from "node:test"
 
 import * as Newest from "phoenix"
 import WebSocket from "ws"
 
-import { LINES } from "./support/queues.js"
-import { startBennu } from "./support/server_process.js"
-import { until } from "./support/waiting.js"
+import { freePort, LINES } from "./support/queues.js"
+import { startBennu, startBennuWith } from "./support/server_process.js"
+import { finallyDo, until } from "./support/waiting.js"
 
 /** A cut at each so many bytes; 1 to be sure. */
 const STEP = Number(process.env.BENNU_RECOVERY_CUT_STEP ?? 47)
 /** Calls of an exchange. */
 const CALLS = 2
+/** The server is killed at each so many bytes. */
+const KILL_STEP = Number(process.env.BENNU_RECOVERY_KILL_STEP ?? 173)
 /** Exchanges with one server, which holds 500 projects. */
 const EXCHANGES_MAX = 200
 const PATIENCE_MS = 20_000
@@ -31,8 +36,9 @@ async function startCutter(to) {
       passed[way] += bytes.length
       if (cut?.way !== way || passed[way] < cut.at) return into.write(bytes)
       const rest = bytes.subarray(0, bytes.length - (passed[way] - cut.at))
-      const { isReset } = cut
+      const { isReset, meanwhile } = cut
       cut = null
+      if (meanwhile) return meanwhile()
       // What came before a regular end is still read; a reset takes it along.
       if (isReset) into.write(rest, () => into.resetAndDestroy())
       else into.end(rest)
@@ -55,8 +61,8 @@ async function startCutter(to) {
   return {
     endpoint: `ws://localhost:${relay.address().port}/socket`,
     passed,
-    cutAfter({ way, at, isReset }) {
-      cut = { way, at: passed[way] + at, isReset }
+    cutAfter({ at, ...further }) {
+      cut = { ...further, at: passed[further.way] + at }
     },
     async close() {
       open.forEach((socket) => socket.destroy())
@@ -100,13 +106,29 @@ const create = (name, id) => ({
   params: { name: "project_create", arguments: { name } },
 })
 
+const everyBytes = (whole, step) =>
+  ["up", "down"].flatMap((way) =>
+    Array.from({ length: Math.ceil(whole[way] / step) }, (_, n) => ({ way, at: 1 + n * step, isReset: n % 2 === 0 })),
+  )
+
+describe("a server that is killed at byte after byte", { concurrency: true }, () => {
+  for (const line of ["1.5", "1.8"]) {
+    test(`runs each call once where sessions are durable: phoenix ${line}`, { timeout: PATIENCE_MS + 600_000 }, async (t) => {
+      const whole = await exchangeAll(t, LINES[line], [null], true)
+      const kills = everyBytes(whole, KILL_STEP)
+
+      for (let n = 0; n < kills.length; n += EXCHANGES_MAX) await exchangeAll(t, LINES[line], kills.slice(n, n + EXCHANGES_MAX), true)
+
+      t.diagnostic(`${kills.length} kills`)
+    })
+  }
+})
+
 describe("a connection that is cut at byte after byte", { concurrency: true }, () => {
   for (const [line, Phoenix] of Object.entries(LINES)) {
     test(`runs each call once and answers it: phoenix ${line}`, { timeout: PATIENCE_MS + 600_000 }, async (t) => {
       const whole = await exchangeAll(t, Phoenix, [null])
-      const cuts = ["up", "down"].flatMap((way) =>
-        Array.from({ length: Math.ceil(whole[way] / STEP) }, (_, n) => ({ way, at: 1 + n * STEP, isReset: n % 2 === 0 })),
-      )
+      const cuts = everyBytes(whole, STEP)
 
       for (let n = 0; n < cuts.length; n += EXCHANGES_MAX) await exchangeAll(t, Phoenix, cuts.slice(n, n + EXCHANGES_MAX))
 
@@ -115,17 +137,23 @@ describe("a connection that is cut at byte after byte", { concurrency: true }, (
   }
 })
 
-/** One exchange for each cut, with a server of its own; gives how many bytes have passed. */
-async function exchangeAll(t, Phoenix, cuts) {
-  const server = await startBennu()
+/**
+ * One exchange for each cut, with a server of its own; gives how many bytes have passed. Where sessions are durable, the server is
+ * killed at the cut and started again.
+ */
+async function exchangeAll(t, Phoenix, cuts, isDurable = false) {
+  const server = isDurable ? await startDurable(t) : await startBennu()
   const cutter = await startCutter(server.port)
   try {
     const wanted = []
     for (const [number, cut] of cuts.entries()) {
       const calls = Array.from({ length: CALLS }, (_, n) => create(`${number}, call ${n}`, n + 1))
       wanted.push(...calls.map(({ params }) => params.arguments.name))
-      if (cut) cutter.cutAfter(cut)
+      let restarted = null
+      const meanwhile = isDurable && (() => (restarted = server.restart("SIGKILL")))
+      if (cut) cutter.cutAfter({ ...cut, meanwhile })
       await exchange(cutter.endpoint, Phoenix, calls, JSON.stringify(cut))
+      await restarted
     }
     const passed = { ...cutter.passed }
     const made = await projects(`ws://localhost:${server.port}/socket`)
@@ -147,6 +175,24 @@ async function exchange(endpoint, Phoenix, calls, what) {
     assert.ok(caller.positions.every((ref) => /^@\d+$/.test(ref)), `${what}: ${caller.positions}`)
     await new Promise((resolve) => caller.channel.leave().receive("ok", resolve).receive("timeout", resolve))
   })
+}
+
+async function startDurable(t) {
+  const folder = await mkdtemp(join(tmpdir(), "sessions-"))
+  finallyDo(t, () => rm(folder, { recursive: true, force: true }))
+  const file = join(folder, "bennu.toml")
+  const lines = [
+    "[server]",
+    `listen = "127.0.0.1:${await freePort()}"`,
+    `secret_key_base = "${"s".repeat(64)}"`,
+    'log = "warn"',
+    "[mcp]",
+    'session_durability = "durable"',
+    "[store]",
+    `path = ${JSON.stringify(join(folder, "bennu.redb"))}`,
+  ]
+  await writeFile(file, lines.join("\n"))
+  return startBennuWith(file)
 }
 
 /** The names of all projects that there are: one for each run of the tool. */

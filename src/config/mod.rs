@@ -35,7 +35,8 @@ pub use self::mcp_servers::{
 };
 use self::rules::Held;
 pub use self::settings::{
-    AuthMethod, CheckOrigin, HistoryDurability, Jwt, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings,
+    AuthMethod, CheckOrigin, HistoryDurability, Jwt, LOCAL_HOSTS, LogFormat, McpCompat, Mode, SessionDurability,
+    Settings,
 };
 #[cfg(test)]
 pub use self::settings::{SECRET_BYTES_MIN, Secret};

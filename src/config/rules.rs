@@ -80,6 +80,18 @@ pub(super) fn judge(held: &Held<'_>, authenticator: bool, files: &dyn Files, fau
         let problem = Problem::Value { key: "auth.default_role".to_owned(), expected, came: shown(&came) };
         faults.push(Fault { place: held.place("auth.default_role"), problem });
     }
+    if held.text("mcp.session_durability").as_deref() == Some("durable") {
+        let needed = |keys: &[&str]| !keys.iter().any(|key| held.is_given(key));
+        let needs = [
+            ("store.path", "a file", needed(&["store.path"])),
+            ("server.secret_key_base", "a secret", needed(&["server.secret_key_base", "server.secret_key_base_file"])),
+        ];
+        for (key, what, _) in needs.into_iter().filter(|(_, _, is_missing)| *is_missing) {
+            let expected = format!("{what}, for mcp.session_durability = \"durable\"");
+            let problem = Problem::Value { key: key.to_owned(), expected, came: "none".to_owned() };
+            faults.push(Fault { place: held.place("mcp.session_durability"), problem });
+        }
+    }
     let (certificate, key) = ("tls.certificate_file", "tls.key_file");
     for (given, missing) in [(certificate, key), (key, certificate)] {
         if held.is_given(given) && !held.is_given(missing) {

@@ -372,6 +372,9 @@ settings! {
         heartbeat_timeout_ms: u64 = Is("60_000"), milliseconds(100, 24 * HOUR_MS);
         /// How long an MCP session is kept whose client asked for that and has lost its connection; 0 turns recovery off.
         recovery_window_ms: u64 = Is("300_000"), milliseconds(0, 24 * HOUR_MS);
+        /// Whether such a session is in memory alone, or is stored with all that it says before its client gets that, so that it
+        /// outlives the process; with `store.path` and `server.secret_key_base`.
+        session_durability: SessionDurability = Is("memory"), Kind::Choice(&["memory", "durable"]);
         /// Events kept of one run for those who join it late.
         run_events_max: usize = Is("1024"), count("events", 1, 1_000_000);
         /// The bytes of those events.
@@ -421,6 +424,16 @@ pub enum HistoryDurability {
     Memory,
     /// Stored at a stop in order.
     Restart,
+}
+
+/// `mcp.session_durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionDurability {
+    /// In memory alone.
+    Memory,
+    /// Stored as it goes on.
+    Durable,
 }
 
 /// How a log line looks.

@@ -200,6 +200,18 @@ fn an_outbox_has_to_hold_a_runs_events() {
 }
 
 #[test]
+fn durable_sessions_need_a_store_and_a_secret() {
+    let mut case = Case { file: Some("[mcp]\nsession_durability = \"durable\""), ..Case::default() };
+    assert_eq!(
+        case.faults(),
+        "bennu.toml:2: `store.path`: expected a file, for mcp.session_durability = \"durable\", came none\n\
+         bennu.toml:2: `server.secret_key_base`: expected a secret, for mcp.session_durability = \"durable\", came none"
+    );
+    case.env = &[("BENNU_STORE_PATH", "bennu.redb"), ("BENNU_SERVER_SECRET_KEY_BASE", SECRET)];
+    assert_eq!(case.load().expect("it has both").mcp.session_durability, SessionDurability::Durable);
+}
+
+#[test]
 fn production_needs_a_secret_and_authentication_and_then_listens_anywhere() {
     let mut case = Case {
         file: Some("[server]\nmode = \"production\"\nlisten = \"0.0.0.0:443\"\nhost = \"chat.example.com\""),

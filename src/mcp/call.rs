@@ -1,6 +1,7 @@
 //! One request being served: what its handler says to the client meanwhile, and how it ends.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -14,14 +15,14 @@ use serde_json::value::RawValue;
 use super::cancel::{CancelReason, Cancellation};
 use super::error::InputRequired;
 use super::input::{Answers, InputRequest};
-use super::outgoing::{Kind, Outgoing};
+use super::outgoing::{Kind, NotStored, Outgoing};
 use super::runs::{Ending, Run};
 use super::session::Session;
 use super::stopwatch::Stopwatch;
 use super::tasks::Task;
 use super::tools::{Registered, ToolOutput};
 use super::workers::Seat;
-use super::{CallContext, CallError, respond};
+use super::{CallContext, CallError, OnRestart, respond};
 use crate::clock;
 use crate::protocol::jsonrpc::{self, CallNumber, Fault, splice};
 use crate::protocol::mcp::client::{Client, Era};
@@ -56,6 +57,8 @@ pub(crate) struct Call {
     /// What the client said why it takes the request back.
     pub(super) why_taken_back: OnceLock<String>,
     pub(super) stopwatch: Stopwatch,
+    /// Whether it is left without an answer, to go on after a restart.
+    pub(super) is_left: AtomicBool,
     pub(super) stage: Mutex<Stage>,
 }
 
@@ -126,6 +129,7 @@ impl Call {
     /// Does the work of a call: at once, if it never waits, or else in a task of its own.
     pub(super) fn start(self: &Arc<Self>, work: impl FnOnce(CallContext) -> Work) {
         let context = CallContext::new(Arc::clone(self));
+        let work = |context| self.behind_store(work(context));
         let begun = std::panic::catch_unwind(AssertUnwindSafe(|| work(context)));
         let mut work = match begun {
             Ok(work) => AssertUnwindSafe(work).catch_unwind(),
@@ -150,6 +154,31 @@ impl Call {
                 () = call.stopwatch.reaches(limit_ms) => call.cut(CancelReason::Timeout),
             }
         });
+    }
+
+    /// The work of a call whose session is stored begins when that it begins is stored.
+    fn behind_store(&self, work: Work) -> Work {
+        if !self.route.is_stored() || self.order().is_none() {
+            return work;
+        }
+        let route = Arc::clone(&self.route);
+        let behind = async move {
+            // Where it can't be, the session ends, and this call with it.
+            route.until_stored().await.map_err(|NotStored| CallError::Cancelled)?;
+            work.await
+        };
+        behind.boxed()
+    }
+
+    /// Which of the calls of a session that can be come back to it is.
+    pub(super) fn order(&self) -> Option<u64> {
+        self.route.recovery(|recovery| recovery.executions().order(self.number)).flatten()
+    }
+
+    /// Whether it goes on after the restart of a server that stops.
+    fn goes_on(&self, reason: CancelReason) -> bool {
+        let reruns = matches!(&self.subject, Subject::Tool(tool) if tool.on_restart == OnRestart::Rerun);
+        reason == CancelReason::Shutdown && reruns && self.route.is_stored() && self.task.get().is_none()
     }
 
     /// Ends the call from outside. The client gets no answer if it was its wish, and otherwise is told why.
@@ -203,6 +232,7 @@ impl Call {
         let (sort, text) = self.cut_text(reason);
         // For whoever works for it elsewhere, unless the client said why.
         let _ = self.why_taken_back.set(text.clone());
+        self.is_left.store(self.goes_on(reason), Ordering::Relaxed);
         self.end(Err(CallError::Failed(text)), sort);
     }
 
@@ -341,6 +371,10 @@ impl Call {
     fn answer(self: &Arc<Self>, answer: Result<Box<RawValue>, Fault>) {
         if let Some(task) = self.task.get() {
             return task.finish(answer);
+        }
+        if self.is_left.load(Ordering::Relaxed) {
+            self.session.finish(self.number);
+            return;
         }
         let compat = self.session.mcp.compat(self.client.era);
         if self.session.finish(self.number) {

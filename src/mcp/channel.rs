@@ -75,6 +75,8 @@ pub(super) enum Info {
     Outgoing,
     /// Time to see whether the kernel has what was sent.
     HandedOver,
+    /// The session could not be stored, and has ended.
+    NotStored,
     /// Another channel has taken this one's place, or the session has ended.
     Superseded,
     /// Time to see whether the client still lives.
@@ -117,7 +119,11 @@ impl Channel for SessionChannel {
         };
         let acks = client.as_ref().is_some_and(|client| mailbox::acknowledges(client.capabilities.get()));
         let wish = mcp.recoveries.wish(&fields);
-        let begun = match wish.as_ref().and_then(|wish| Begun::again(&mcp, topic, wish, &user, cx)) {
+        let again = match &wish {
+            Some(wish) => Begun::again(&mcp, topic, wish, &user, cx).await,
+            None => None,
+        };
+        let begun = match again {
             Some(begun) => begun,
             None => {
                 if wish.as_ref().is_some_and(|wish| wish.token.is_some()) {
@@ -136,6 +142,7 @@ impl Channel for SessionChannel {
                 Begun::anew(&mcp, topic, new, wish.is_some(), cx)?
             }
         };
+        let begun = begun.stored().await?;
         let Begun { session, attachment, token, name, place, offer } = begun;
         let member = Member::stay_in(&mcp, user, name.as_ref(), || Info::CredentialExpired, cx);
         let mailbox = Mailbox::new(session.id(), acks, cx);
@@ -231,6 +238,8 @@ impl Channel for SessionChannel {
                 return self.attachment.as_mut().map_or(Next::NoReply, |attachment| attachment.look_again(cx));
             }
             Info::Superseded => return Next::stop(),
+            // Its client joins again by itself.
+            Info::NotStored => return Next::crash("not_stored"),
             Info::Outgoing => {
                 for item in self.session.standing().take() {
                     push(item, cx);
@@ -238,7 +247,8 @@ impl Channel for SessionChannel {
             }
             Info::Joined => {
                 self.expect_life(timeout_ms, cx);
-                if self.attachment.is_some() {
+                if let Some(attachment) = &self.attachment {
+                    self.session.settle(attachment.recoverable());
                     return self.push(cx);
                 }
             }

@@ -115,6 +115,8 @@ pub enum SessionEnd {
     GaveWay,
     /// The server stops.
     Shutdown,
+    /// It could not be stored.
+    NotStored,
 }
 
 /// Word of a session, for [`McpBuilder::on_session_event`].
@@ -201,6 +203,11 @@ impl Record {
         self.active.store(clock::now().0, Ordering::Relaxed);
     }
 
+    /// When it was opened; 0 where it is not on a channel.
+    pub(super) fn opened_unix_ms(&self) -> u64 {
+        self.opened_unix_ms.get().copied().unwrap_or_default()
+    }
+
     /// Notes why it ends, unless that is known; whether it was not.
     fn note(&self, end: Ending) -> bool {
         self.end.set(end).is_ok()
@@ -230,6 +237,7 @@ impl Record {
             "Shutdown" => Ending::By(SessionEnd::Shutdown),
             "Revoked" => Ending::By(SessionEnd::Credential),
             "SocketClosed" => Ending::By(SessionEnd::Lost),
+            "NotStored" => Ending::By(SessionEnd::NotStored),
             _ => Ending::By(SessionEnd::Left),
         });
     }
@@ -249,6 +257,14 @@ impl Connections {
         self.by_id.lock().insert(session.id().into(), Arc::downgrade(session));
         count(&self.opened);
         self.tell(session, SessionChange::Opened);
+    }
+
+    /// A session has come back from the store. Its client follows.
+    pub(super) fn recalled(&self, session: &Arc<Session>, opened_unix_ms: u64) {
+        session.record.touch();
+        // It begins once.
+        let _ = session.record.opened_unix_ms.set(opened_unix_ms);
+        self.by_id.lock().insert(session.id().into(), Arc::downgrade(session));
     }
 
     /// Its client has come back by another channel.

@@ -66,6 +66,23 @@ impl CallContext {
         session.mcp.sessions.find(session.id()).map(|_| session.id())
     }
 
+    /// What tells this call from all others, also after a restart of the server that has it run again ([`OnRestart::Rerun`]): a tool that
+    /// keeps what it did under this id does it once.
+    ///
+    /// [`OnRestart::Rerun`]: super::OnRestart::Rerun
+    pub fn execution_id(&self) -> String {
+        let session = self.call.session.id();
+        match self.call.order() {
+            Some(order) => format!("{session}.{order}"),
+            None => format!("{session}.c{}", self.call.number.0),
+        }
+    }
+
+    /// Whether a restart of the server may have the call run again.
+    pub(super) fn may_run_again(&self) -> bool {
+        self.call.route.is_stored() && self.call.order().is_some()
+    }
+
     /// The runs of this user that are remembered, in the order in which they began; of many the newest.
     pub(super) fn runs(&self) -> Vec<RunSummary> {
         self.call.session.mcp.runs().list(|owner| owner == self.user()).0

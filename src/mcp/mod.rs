@@ -83,7 +83,7 @@ use session::Sessions;
 pub(crate) use session::{NewSession, Session};
 use tasks::Tasks;
 pub use template_tools::{TemplateToolOptions, TemplateTools};
-pub use tools::{NoArguments, Tool, ToolOutput};
+pub use tools::{NoArguments, OnRestart, Tool, ToolOutput};
 use under_way::UnderWay;
 use upstream::UpstreamHealth;
 use workers::Workers;
@@ -135,6 +135,9 @@ pub struct Settings {
     /// Milliseconds for which a session on a channel is kept whose client wants to come back and has lost its connection; 0 turns
     /// that off.
     pub recovery_window_ms: u64,
+    /// Whether such sessions are stored in the [`McpBuilder::deployment`], so that they outlive the process. Then [`McpBuilder::secret`]
+    /// has to be the same after a restart.
+    pub stores_sessions: bool,
     /// Threads that tools may keep busy at once, over all sessions; one connection has half of them. At least 1.
     pub worker_threads: usize,
 }
@@ -150,6 +153,7 @@ impl Default for Settings {
             run_retention_ms: RUN_RETENTION_MS,
             compat: Compat::Standard,
             recovery_window_ms: RECOVERY_WINDOW_MS,
+            stores_sessions: false,
             // One processor is left to those who are not calling tools.
             worker_threads: std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
         }
@@ -274,7 +278,7 @@ impl McpBuilder {
         }
         let runs = Arc::new(Runs::new(&settings, publish));
         let each_max = settings.calls_each_max();
-        let window_ms = settings.recovery_window_ms;
+        let (window_ms, stores) = (settings.recovery_window_ms, settings.stores_sessions);
         let secret = secret.unwrap_or_else(|| random::bytes::<32>().to_vec());
         Ok(Arc::new(Mcp {
             workers: Workers::new(settings.worker_threads, each_max),
@@ -287,7 +291,7 @@ impl McpBuilder {
             tasks: Tasks::default(),
             under_way: UnderWay::default(),
             sealer: Sealer::new(&secret),
-            recoveries: Recoveries::new(window_ms, &secret),
+            recoveries: Recoveries::new(window_ms, &secret, store.clone().filter(|_| stores)),
             connections: Connections::new(hook),
             workflows: Workflows::new(store.unwrap_or_else(Store::in_memory), endpoint),
         }))
@@ -352,11 +356,12 @@ impl Mcp {
     }
 
     /// Goes on with what the process before left in the store: runs of workflows go on, or have failed, as their definitions
-    /// say, and triggers are heeded again. Within a runtime, before anybody is served.
+    /// say, triggers are heeded again, and sessions are come back to. Within a runtime, before anybody is served.
     ///
     /// # Errors
     /// [`StoreError`](deployment::StoreError).
     pub async fn resume(self: &Arc<Self>) -> Result<(), deployment::StoreError> {
+        self.recoveries.resume(self).await?;
         workflows::resume(self).await
     }
 
@@ -381,6 +386,7 @@ impl Mcp {
         self.end_streams();
         self.workflows.drain().await;
         self.under_way.drain().await;
+        self.recoveries.stop_storing().await;
         self.recoveries.end_detached();
     }
 

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 use crate::protocol::jsonrpc::CallNumber;
-use crate::protocol::mcp::recovery::{AskedCall, Class, Recovery, Taken};
+use crate::protocol::mcp::recovery::{AskedCall, Class, Recovery, Taken, Unsaved};
 use crate::protocol::mcp::{OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX};
 
 /// What sort of message waits.
@@ -60,7 +61,21 @@ pub(crate) struct Outgoing {
     state: Mutex<State>,
     is_recoverable: bool,
     wake: Box<dyn Fn() + Send + Sync>,
+    /// Where its session is stored: nothing is handed out before it was.
+    storing: Option<Storing>,
 }
+
+/// How a stream's session is stored: snapshot by snapshot.
+struct Storing {
+    /// Called when there is something to store, once until it is taken.
+    note: Box<dyn Fn() + Send + Sync>,
+    /// How many snapshots have been stored; none once that has failed.
+    stored: watch::Sender<Option<u64>>,
+}
+
+/// What should have been stored could not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotStored;
 
 #[derive(Default)]
 struct State {
@@ -69,18 +84,89 @@ struct State {
     is_woken: bool,
     is_closed: bool,
     recovery: Option<Box<Recovery>>,
+    /// Whether it is known that there is something to store.
+    is_noted: bool,
+    /// Snapshots that were taken.
+    snapshots: u64,
 }
 
 impl Outgoing {
     /// An empty stream; `wake` is called from any thread when there is something to take, and must not block.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Outgoing { state: Mutex::default(), is_recoverable: false, wake: Box::new(wake) }
+        Outgoing { state: Mutex::default(), is_recoverable: false, wake: Box::new(wake), storing: None }
     }
 
     /// The same for a session that can be come back to.
     pub(crate) fn recoverable(recovery: Recovery, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let state = State { recovery: Some(Box::new(recovery)), ..State::default() };
-        Outgoing { state: Mutex::new(state), is_recoverable: true, wake: Box::new(wake) }
+        Outgoing { state: Mutex::new(state), is_recoverable: true, wake: Box::new(wake), storing: None }
+    }
+
+    /// The same for one that is stored; `note` is called from any thread when there is something to store, and must not block.
+    pub(crate) fn stored(self, note: impl Fn() + Send + Sync + 'static) -> Self {
+        let storing = Storing { note: Box::new(note), stored: watch::Sender::new(Some(0)) };
+        Outgoing { storing: Some(storing), ..self }
+    }
+
+    /// Whether its session is stored.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.storing.is_some()
+    }
+
+    /// Waits until all that has happened so far is stored; at once where nothing is.
+    ///
+    /// # Errors
+    /// [`NotStored`]: the session ends.
+    pub(crate) async fn until_stored(&self) -> Result<(), NotStored> {
+        let Some(storing) = &self.storing else { return Ok(()) };
+        let wanted = {
+            let state = self.state.lock();
+            let has_unsaved = state.recovery.as_ref().is_some_and(|recovery| recovery.has_unsaved());
+            state.snapshots + u64::from(has_unsaved)
+        };
+        let mut stored = storing.stored.subscribe();
+        let reached = stored.wait_for(|stored| stored.is_none_or(|stored| stored >= wanted)).await;
+        if reached.is_ok_and(|stored| stored.is_some()) { Ok(()) } else { Err(NotStored) }
+    }
+
+    /// Takes a snapshot of what is to be stored, about so many bytes of messages; none where there is nothing. One at a time.
+    pub(crate) fn snapshot(&self, bytes_max: usize) -> Option<Unsaved> {
+        let mut state = self.state.lock();
+        state.is_noted = false;
+        let unsaved = state.recovery.as_mut()?.unsaved(bytes_max)?;
+        state.snapshots += 1;
+        Some(unsaved)
+    }
+
+    /// Notes that the last snapshot is stored, or can't be.
+    pub(crate) fn snapshot_stored(&self, unsaved: Result<&Unsaved, NotStored>) {
+        let Some(storing) = &self.storing else { return };
+        let Ok(unsaved) = unsaved else {
+            storing.stored.send_replace(None);
+            return;
+        };
+        let mut state = self.state.lock();
+        let has_more = state.recovery.as_mut().is_some_and(|recovery| recovery.saved(unsaved.upto));
+        let stored = state.snapshots;
+        let wakes = has_more && !std::mem::replace(&mut state.is_woken, true);
+        self.note(state);
+        storing.stored.send_if_modified(|known| match known {
+            Some(known) => std::mem::replace(known, stored) != stored,
+            None => false,
+        });
+        if wakes {
+            (self.wake)();
+        }
+    }
+
+    /// Says that there is something to store, where there is.
+    fn note(&self, mut state: MutexGuard<'_, State>) {
+        let Some(storing) = &self.storing else { return };
+        let has_unsaved = state.recovery.as_ref().is_some_and(|recovery| recovery.has_unsaved());
+        if has_unsaved && !std::mem::replace(&mut state.is_noted, true) {
+            drop(state);
+            (storing.note)();
+        }
     }
 
     /// Whether its session can be come back to.
@@ -115,6 +201,9 @@ impl Outgoing {
                     (_, None) => return,
                     (Some(number), _) => recovery.answer(number, text),
                     (None, Some(class)) => recovery.push(class, text),
+                }
+                if self.is_stored() {
+                    return self.note(state);
                 }
                 if std::mem::replace(&mut state.is_woken, true) {
                     return;
@@ -154,9 +243,16 @@ impl Outgoing {
         self.recovery(|recovery| recovery.answers_not_run(number));
     }
 
-    /// Notes that a call begins; false where one of its id or its key has begun meanwhile.
-    pub(crate) fn begin(&self, number: CallNumber, call: &AskedCall) -> bool {
-        self.recovery(|recovery| recovery.begin(number, call)).unwrap_or(true)
+    /// Notes that a call begins, with the text of its request; false where one of its id or its key has begun meanwhile.
+    pub(crate) fn begin(&self, number: CallNumber, call: &AskedCall, request: &[u8]) -> bool {
+        let begin = |recovery: &mut Recovery| {
+            let begins = recovery.begin(number, call);
+            if begins && self.is_stored() {
+                recovery.keep_request(number, Bytes::copy_from_slice(request));
+            }
+            begins
+        };
+        self.recovery(begin).unwrap_or(true)
     }
 
     /// Does something with what makes its session one to come back to, if anything does. Whoever says something so calls
@@ -165,7 +261,10 @@ impl Outgoing {
         if !self.is_recoverable {
             return None;
         }
-        self.state.lock().recovery.as_deref_mut().map(act)
+        let mut state = self.state.lock();
+        let acted = state.recovery.as_deref_mut().map(act);
+        self.note(state);
+        acted
     }
 
     /// Wakes whoever sends, unless that has been done.

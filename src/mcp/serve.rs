@@ -1,6 +1,7 @@
 //! What each method does: lists and settings at once, the rest as calls.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
@@ -337,6 +338,7 @@ impl Session {
             cancellation: Default::default(),
             why_taken_back: OnceLock::new(),
             stopwatch: Stopwatch::start(),
+            is_left: AtomicBool::new(false),
             stage: Mutex::new(Stage::default()),
         }))
     }
@@ -397,7 +399,11 @@ impl Session {
         if tool.begins_as_task {
             served.become_task();
         }
-        served.start(|context| work.run(context).map(|outcome| outcome.map(Output::Tool)).boxed());
+        served.start(|context| {
+            // Nothing of it runs before it is polled.
+            let run = async move { work.run(context).await.map(Output::Tool) };
+            run.boxed()
+        });
         Ok(Served::Later)
     }
 

@@ -169,18 +169,27 @@ impl Sessions {
 impl Session {
     /// Opens a session that can be found by its id and hears of changes.
     pub(crate) fn open(mcp: &Arc<Mcp>, new: NewSession) -> Arc<Self> {
-        let session = Self::passing(mcp, new);
+        Self::reopen(mcp, new, &session_id(random::bytes()))
+    }
+
+    /// Opens a session that nobody finds: that of one stateless request.
+    pub(crate) fn passing(mcp: &Arc<Mcp>, new: NewSession) -> Arc<Self> {
+        Self::of_id(mcp, new, session_id(random::bytes()).into())
+    }
+
+    /// Opens a session that was there before, under its id.
+    pub(super) fn reopen(mcp: &Arc<Mcp>, new: NewSession, id: &str) -> Arc<Self> {
+        let session = Self::of_id(mcp, new, id.into());
         mcp.sessions.0.lock().insert(session.id.clone(), Arc::downgrade(&session));
         session.server.join(session.number, &session);
         session
     }
 
-    /// Opens a session that nobody finds: that of one stateless request.
-    pub(crate) fn passing(mcp: &Arc<Mcp>, new: NewSession) -> Arc<Self> {
+    fn of_id(mcp: &Arc<Mcp>, new: NewSession, id: Box<str>) -> Arc<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let passes_on = new.server.passes_on();
         Arc::new(Session {
-            id: session_id(random::bytes()).into(),
+            id,
             number: LAST.fetch_add(1, Ordering::Relaxed),
             connection: AtomicU64::new(new.connection),
             mcp: Arc::clone(mcp),
@@ -249,11 +258,14 @@ impl Session {
         let received = self.peer.lock().receive(text, clock::now());
         match received {
             Received::Nothing => {}
-            Received::Initialized => self.pass_initialized(text),
+            Received::Initialized => {
+                self.note_change();
+                self.pass_initialized(text);
+            }
             Received::RootsChanged | Received::Other(_) => self.pass_notification(text),
             Received::Progress(ask, text) => self.pass_progress(ask, text),
             Received::Serve(call) => {
-                if asked.is_none_or(|asked| route.begin(call.number, &asked)) {
+                if asked.is_none_or(|asked| route.begin(call.number, &asked, text)) {
                     return self.serve(call, route);
                 }
                 self.finish(call.number);
@@ -345,6 +357,12 @@ impl Session {
     /// Makes the client of a served `initialize` the session's.
     pub(super) fn initialize(&self, client: &Arc<crate::protocol::mcp::client::Client>) {
         self.peer.lock().initialize(Arc::clone(client));
+        self.note_change();
+    }
+
+    /// Notes that what is stored of it beside its messages and calls has changed.
+    fn note_change(&self) {
+        self.standing.recovery(|recovery| recovery.touch());
     }
 
     /// Whether the client gets the streaming events of its calls.
@@ -368,6 +386,7 @@ impl Session {
 
     pub(super) fn set_level(&self, level: Level) {
         self.peer.lock().set_level(level);
+        self.note_change();
     }
 
     /// Keeps a call that waits, so that it can be cancelled and ends with the session.
@@ -482,12 +501,15 @@ impl Session {
             return false;
         }
         lively.subscriptions.insert(uri);
+        drop(lively);
+        self.note_change();
         true
     }
 
     /// Takes [`Session::subscribe`] back.
     pub(super) fn unsubscribe(&self, uri: &str) {
         self.lively.lock().subscriptions.remove(uri);
+        self.note_change();
     }
 
     /// Hears of a change of its server, and tells its client if that wants to know.

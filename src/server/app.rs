@@ -13,7 +13,7 @@ use super::{
     security, upstreams,
 };
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
-use crate::config::{AuthMethod, CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, Settings};
+use crate::config::{AuthMethod, CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, SessionDurability, Settings};
 use crate::mcp::auth::Development;
 use crate::mcp::deployment::Deployment;
 use crate::mcp::{Mcp, McpServer, TemplateToolOptions, TemplateTools, tools, workflow_tools};
@@ -84,7 +84,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let security = Security::start(&endpoint, &deployment, security::options(&settings)?).await?;
     let mcp = mcp(&settings, &endpoint, &deployment, (!is_open).then_some(&security))?;
     mcp.boot();
-    mcp.resume().await.context("reading workflows from the store")?;
+    mcp.resume().await.context("reading MCP sessions and workflows from the store")?;
     let socket = endpoint.socket(&socket_path).options(|settings| *settings = socket_options);
     // The routes of MCP come first: no pattern of topics takes one of them.
     let socket = security.queues(mcp.routes(socket), &queues::topics(&settings));
@@ -161,6 +161,7 @@ fn mcp(
     let mut builder = builder.deployment(deployment).server(server).settings(|chosen| {
         chosen.heartbeat_timeout_ms = mcp.heartbeat_timeout_ms;
         chosen.recovery_window_ms = mcp.recovery_window_ms;
+        chosen.stores_sessions = mcp.session_durability == SessionDurability::Durable;
         chosen.calls_per_session_max = mcp.tool_calls_per_session_max;
         chosen.runs_max = mcp.runs_max;
         chosen.run_events_max = mcp.run_events_max;

@@ -6,6 +6,7 @@ mod hazards;
 mod mcp;
 mod model;
 mod recovery;
+mod restarts;
 mod resume;
 mod room;
 mod sockets;

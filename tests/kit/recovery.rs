@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::advance;
 
-const TOPIC: &str = "mcp:session";
+pub(super) const TOPIC: &str = "mcp:session";
 
 /// A server whose tools count how often they run.
 struct Workshop {
@@ -124,7 +124,7 @@ impl Workshop {
     }
 }
 
-async fn join(socket: &TestSocket, topic: &str, wish: Value) -> (TestChannel, Value) {
+pub(super) async fn join(socket: &TestSocket, topic: &str, wish: Value) -> (TestChannel, Value) {
     let mut params = wish;
     params["clientInfo"] = json!({"name": "kit", "version": "1"});
     let session = socket.join(topic, params).await.expect("a session");
@@ -132,16 +132,16 @@ async fn join(socket: &TestSocket, topic: &str, wish: Value) -> (TestChannel, Va
     (session, reply)
 }
 
-fn wish() -> Value {
+pub(super) fn wish() -> Value {
     json!({"recoveryToken": true})
 }
 
 /// What brings a client back that has seen up to a position.
-fn back(reply: &Value, last: impl Into<Value>) -> Value {
+pub(super) fn back(reply: &Value, last: impl Into<Value>) -> Value {
     json!({"recoveryToken": reply["recoveryToken"], "lastMessageId": last.into()})
 }
 
-async fn ask(session: &TestChannel, id: impl Into<Value>, params: Value) {
+pub(super) async fn ask(session: &TestChannel, id: impl Into<Value>, params: Value) {
     let request = json!({"jsonrpc": "2.0", "id": id.into(), "method": "tools/call", "params": params});
     assert_eq!(session.call("mcp_message", request).await.status, "ok");
 }
@@ -151,7 +151,7 @@ fn held() -> Value {
 }
 
 /// All that comes, but for replies: the `ref` and, in a few words, what it is.
-async fn all(socket: &TestSocket) -> Vec<String> {
+pub(super) async fn all(socket: &TestSocket) -> Vec<String> {
     let mut told = Vec::new();
     while let Some(message) = socket.next().await {
         if message.event != "phx_reply" && message.event != "heartbeat_ack" {

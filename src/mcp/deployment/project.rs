@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{DESCRIPTION_CHARS_LISTED, DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX, PROJECTS_MAX, described};
 use crate::clock;
 use crate::mcp::server::Change;
-use crate::mcp::{CallContext, CallError, ResourceLink, ResourceTemplate, Tool, uuid};
+use crate::mcp::{CallContext, CallError, OnRestart, ResourceLink, ResourceTemplate, Tool, uuid};
 use crate::store::{Keys, Store, Table, Transaction};
 
 /// By id; each value is a [`Kept`] as JSON.
@@ -38,6 +38,9 @@ struct Project {
 struct Kept {
     /// The user who made it.
     owner: String,
+    /// The call that made it, where that may be run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made_by: Option<String>,
     #[serde(flatten)]
     project: Project,
 }
@@ -119,12 +122,14 @@ pub(super) fn tools(store: &Store) -> [Tool; 3] {
                 created_at: now.clone(),
                 updated_at: now,
             };
-            let kept = Kept { owner: context.user().user.to_string(), project: project.clone() };
-            store.change(move |change| create(change, &kept)).await?;
+            let made_by = context.may_run_again().then(|| context.execution_id());
+            let kept = Kept { owner: context.user().user.to_string(), made_by, project };
+            let project = store.change(move |change| create(change, kept)).await?;
             context.server().tell(Change::Resources);
             Ok(project)
         }
-    });
+    })
+    .on_restart(OnRestart::Rerun);
     let update = Tool::structured("project_update", move |wanted: Update, context: CallContext| {
         let store = updated.clone();
         async move {
@@ -169,11 +174,20 @@ pub(super) fn tools(store: &Store) -> [Tool; 3] {
     ]
 }
 
-fn create(change: &mut Transaction<'_>, kept: &Kept) -> Result<(), CallError> {
-    if change.range(PROJECTS, &Keys::beginning_with(""), PROJECTS_MAX)?.len() == PROJECTS_MAX {
+/// Makes a project; that of a call which is run again has been made.
+fn create(change: &mut Transaction<'_>, kept: Kept) -> Result<Project, CallError> {
+    let all = change.range(PROJECTS, &Keys::beginning_with(""), PROJECTS_MAX)?;
+    if kept.made_by.is_some() {
+        let made = all.iter().filter_map(|(_, other)| parse(other).ok()).find(|other| other.made_by == kept.made_by);
+        if let Some(made) = made {
+            return Ok(made.project);
+        }
+    }
+    if all.len() == PROJECTS_MAX {
         return Err(CallError::failed(format!("expected at most {PROJECTS_MAX} projects, came one more")));
     }
-    Ok(change.put(PROJECTS, kept.project.id.as_str(), json(kept))?)
+    change.put(PROJECTS, kept.project.id.as_str(), json(&kept))?;
+    Ok(kept.project)
 }
 
 fn update(change: &mut Transaction<'_>, wanted: Update, user: &str) -> Result<Project, CallError> {
@@ -245,11 +259,23 @@ mod tests {
             created_at: clock::wall_iso8601_micros(),
             updated_at: clock::wall_iso8601_micros(),
         };
-        Kept { owner: "ann".to_owned(), project }
+        Kept { owner: "ann".to_owned(), made_by: None, project }
     }
 
     async fn put(store: &Store, kept: Kept) -> Result<(), CallError> {
-        store.change(move |change| create(change, &kept)).await
+        store.change(move |change| create(change, kept)).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_run_again_makes_no_second_project() {
+        let store = Store::in_memory();
+        let made = |n, by: &str| Kept { made_by: Some(by.to_owned()), ..kept(n, "mine") };
+        for (n, by, id) in [(1, "a.1", "0001"), (2, "a.1", "0001"), (3, "a.2", "0003"), (4, "a.1", "0001")] {
+            let project = store.change(move |change| create(change, made(n, by))).await.expect("room");
+            assert_eq!(project.id, id, "{n}");
+        }
+        let all = store.range(PROJECTS, Keys::beginning_with(""), usize::MAX).await.expect("read");
+        assert_eq!(all.len(), 2);
     }
 
     #[tokio::test]

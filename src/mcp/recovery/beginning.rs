@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Attachment, Joining, Present};
 use crate::channel::{JoinCx, Refusal};
 use crate::mcp::Mcp;
-use crate::mcp::auth::{Identity, Opened, SessionPlace, SessionToken};
+use crate::mcp::auth::{AuthRefused, Identity, Opened, SessionPlace, SessionToken};
 use crate::mcp::channel::SessionChannel;
 use crate::mcp::session::{NewSession, Session};
 use crate::protocol::mcp::recovery::{Offer, Position, Wish};
@@ -22,17 +22,54 @@ pub(in crate::mcp) struct Begun {
     pub(in crate::mcp) offer: Option<Offer>,
 }
 
+/// Reason of a join whose session could not be stored.
+const NOT_STORED: &str = "the session could not be stored";
+
+/// An attachment that no channel has yet: where the join comes to nothing, its client is lost.
+struct Joined(Option<Attachment>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if let Some(attachment) = &self.0 {
+            attachment.lose();
+        }
+    }
+}
+
+impl Mcp {
+    /// A place among its user's sessions. Where there is none, the session gives way whose client has been away for longest.
+    pub(super) fn open_place(&self, user: &Identity, id: &str) -> Result<Opened, AuthRefused> {
+        loop {
+            match self.auth.open_session(user, id) {
+                Ok(opened) => return Ok(opened),
+                Err(_) if self.recoveries.give_way(user) => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+    }
+}
+
 impl Begun {
+    /// Waits until the session is stored, where it is to be, so that its client may be told of it.
+    pub(in crate::mcp) async fn stored(mut self) -> Result<Self, Refusal> {
+        let mut joined = Joined(self.attachment.take());
+        self.session.standing().until_stored().await.map_err(|_| Refusal::reason(NOT_STORED))?;
+        self.attachment = joined.0.take();
+        Ok(self)
+    }
+
     /// Brings a client back to the session that its token is for, if that counts.
-    pub(in crate::mcp) fn again(
+    pub(in crate::mcp) async fn again(
         mcp: &Arc<Mcp>,
         topic: &str,
         wish: &Wish,
         user: &Identity,
         cx: &JoinCx<SessionChannel>,
     ) -> Option<Self> {
+        let token = wish.token.as_deref()?;
         let joining = Joining { topic, user, handle: cx.handle(), connection: cx.connection_id() };
-        let (recoverable, attached) = mcp.recoveries.attach(mcp, wish.token.as_deref()?, wish.position, joining)?;
+        mcp.recoveries.recall(mcp, token, &joining).await;
+        let (recoverable, attached) = mcp.recoveries.attach(mcp, token, wish.position, joining)?;
         let session = Arc::clone(&recoverable.session);
         tracing::debug!(server = session.server.name, user = &*user.user, "a client comes back to its MCP session");
         mcp.connections.resumed(&session, cx.handle());
@@ -58,19 +95,16 @@ impl Begun {
         let user = new.user.clone();
         let present = Present::first(cx.handle());
         if is_recoverable {
-            new.standing = Arc::new(mcp.recoveries.outgoing(&present));
+            new.standing = Arc::new(mcp.recoveries.outgoing(mcp, &new.server, &present));
             // It outlives the socket, whose rights end with that.
             new.user = Identity::new(Arc::clone(&user.user), (*user.rights()).clone());
         }
         let session = Session::open(mcp, new);
-        let opened = loop {
-            match mcp.auth.open_session(&user, session.id()) {
-                Ok(opened) => break opened,
-                Err(_) if mcp.recoveries.give_way(&user) => {}
-                Err(refused) => {
-                    session.end();
-                    return Err(Refusal::reason(refused.0));
-                }
+        let opened = match mcp.open_place(&user, session.id()) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                session.end();
+                return Err(Refusal::reason(refused.0));
             }
         };
         if !is_recoverable {

@@ -5,24 +5,30 @@
 
 mod attachment;
 mod beginning;
+mod keeper;
+mod recall;
+mod records;
 mod repeats;
 mod seal;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub(super) use attachment::Attachment;
 pub(super) use beginning::Begun;
+use keeper::Keeper;
+use recall::BrokenOff;
 use seal::Seal;
 
 use super::Mcp;
 use super::auth::{Identity, SessionEvent, SessionPlace, SessionToken};
 use super::channel::Info;
-use super::outgoing::Outgoing;
+use super::outgoing::{NotStored, Outgoing};
+use super::server::ServerShared;
 use super::session::Session;
 use crate::auth::live::{Gone, Resident};
 use crate::channel::Handle;
@@ -31,12 +37,15 @@ use crate::protocol::Time;
 use crate::protocol::mcp::recovery::{
     Attached, Attachment as State, Claims, DetachedSessions, Offer, Position, RECOVERY_BYTES_MAX, Recovery, Wish,
 };
+use crate::store::Store;
 
 /// The sessions of a node that can be come back to.
 pub(super) struct Recoveries {
     window_ms: u64,
     seal: Seal,
     held: Mutex<Held>,
+    /// Where sessions are stored, if they are.
+    keeper: Option<Keeper>,
     /// Calls under way whose clients are lost and can't come back.
     pub(super) orphans: Arc<AtomicUsize>,
 }
@@ -56,11 +65,19 @@ pub(super) struct Recoverable {
     topic: Box<str>,
     present: Present,
     kept: Mutex<Kept>,
+    /// What the process before left, until its client has come back.
+    broken_off: Mutex<Option<BrokenOff>>,
 }
 
 /// Who is attached.
 #[derive(Clone)]
-pub(super) struct Present(Arc<Mutex<Option<Channel>>>);
+pub(super) struct Present(Arc<PresentState>);
+
+struct PresentState {
+    channel: Mutex<Option<Channel>>,
+    /// What the session is held as, once it is.
+    of: OnceLock<Weak<Recoverable>>,
+}
 
 /// An attachment's number, and its channel.
 type Channel = (u64, Handle<Info>);
@@ -88,12 +105,21 @@ pub(super) struct Joining<'a> {
 impl Present {
     /// A session's first attachment.
     pub(super) fn first(handle: Handle<Info>) -> Self {
-        Present(Arc::new(Mutex::new(Some((1, handle)))))
+        Self::new(Some((1, handle)))
+    }
+
+    /// Nobody.
+    pub(super) fn nobody() -> Self {
+        Self::new(None)
+    }
+
+    fn new(channel: Option<Channel>) -> Self {
+        Present(Arc::new(PresentState { channel: Mutex::new(channel), of: OnceLock::new() }))
     }
 
     /// Tells whoever is attached that there is something to send.
     pub(super) fn wake(&self) {
-        if let Some((_, handle)) = &*self.0.lock() {
+        if let Some((_, handle)) = &*self.0.channel.lock() {
             // Where the connection is going, nobody waits for the message.
             let _ = handle.send(Info::Outgoing);
         }
@@ -101,8 +127,10 @@ impl Present {
 }
 
 impl Recoveries {
-    pub(super) fn new(window_ms: u64, secret: &[u8]) -> Self {
-        Recoveries { window_ms, seal: Seal::new(secret), held: Mutex::default(), orphans: Arc::default() }
+    /// Sessions that are stored, where there is a `store`.
+    pub(super) fn new(window_ms: u64, secret: &[u8], store: Option<Store>) -> Self {
+        let (held, orphans) = Default::default();
+        Recoveries { window_ms, seal: Seal::new(secret), held, keeper: store.map(Keeper::new), orphans }
     }
 
     /// What a join's params say of recovery, where there is such a thing.
@@ -111,9 +139,31 @@ impl Recoveries {
     }
 
     /// What a session that begins says with, to whoever is `present`.
-    pub(super) fn outgoing(&self, present: &Present) -> Outgoing {
+    ///
+    /// What a server that passes requests on has is in the connections to those behind it, which end with the process: its sessions
+    /// are not stored.
+    pub(super) fn outgoing(&self, mcp: &Arc<Mcp>, server: &ServerShared, present: &Present) -> Outgoing {
+        if self.keeper.is_some() && !server.passes_on() {
+            return self.stored(mcp, Recovery::stored(self.window_ms), present);
+        }
         let present = present.clone();
         Outgoing::recoverable(Recovery::new(self.window_ms), move || present.wake())
+    }
+
+    fn stored(&self, mcp: &Arc<Mcp>, recovery: Recovery, present: &Present) -> Outgoing {
+        let (waking, noting, mcp) = (present.clone(), present.clone(), Arc::downgrade(mcp));
+        Outgoing::recoverable(recovery, move || waking.wake()).stored(move || {
+            if let (Some(mcp), Some(of)) = (mcp.upgrade(), noting.0.of.get())
+                && let Some(keeper) = &mcp.recoveries.keeper
+            {
+                keeper.note(of);
+            }
+        })
+    }
+
+    /// Where a session is stored, if it is.
+    fn keeper_of(&self, session: &Session) -> Option<&Keeper> {
+        self.keeper.as_ref().filter(|_| session.standing().is_stored())
     }
 
     /// Holds a session that begins, to which `present` is attached.
@@ -123,8 +173,14 @@ impl Recoveries {
             topic: topic.into(),
             present,
             kept: Mutex::default(),
+            broken_off: Mutex::default(),
         });
         self.held.lock().by_number.insert(session.number(), Arc::clone(&recoverable));
+        // It is held once.
+        let _ = recoverable.present.0.of.set(Arc::downgrade(&recoverable));
+        if let Some(keeper) = self.keeper_of(session) {
+            keeper.note(&Arc::downgrade(&recoverable));
+        }
         recoverable
     }
 
@@ -151,7 +207,7 @@ impl Recoveries {
             let attach = |recovery: &mut Recovery| recovery.attach(claims.serial, position, clock::now());
             let attached = session.standing().recovery(attach)?.ok()?;
             held.detached.remove(session.number());
-            let older = recoverable.present.0.lock().replace((attached.attachment, handle));
+            let older = recoverable.present.0.channel.lock().replace((attached.attachment, handle));
             (recoverable, attached, older)
         };
         session.end_observation();
@@ -191,19 +247,36 @@ impl Recoveries {
                 recovery.detach(attachment, clock::now()).map(|until| (until, bytes))
             };
             let Some((until, bytes)) = session.standing().recovery(detach).flatten() else { return };
-            drop(recoverable.present.0.lock().take_if(|(present, _)| *present == attachment));
+            drop(recoverable.present.0.channel.lock().take_if(|(present, _)| *present == attachment));
             let gone = held.detached.insert(session.number(), &session.user.user, until, bytes);
             let gone: Vec<_> = gone.iter().filter_map(|number| held.by_number.get(number).cloned()).collect();
             (gone, !std::mem::replace(&mut held.is_watched, true))
         };
         session.mcp.connections.detached(session);
+        self.put_away_others(recoverable, &gone, begins_watch);
+    }
+
+    /// Takes a session up whose client is away from the start.
+    fn put_away(&self, recoverable: &Arc<Recoverable>, until: Time, bytes: usize) {
+        let session = &recoverable.session;
+        let (gone, begins_watch) = {
+            let mut held = self.held.lock();
+            let gone = held.detached.insert(session.number(), &session.user.user, until, bytes);
+            let gone: Vec<_> = gone.iter().filter_map(|number| held.by_number.get(number).cloned()).collect();
+            (gone, !std::mem::replace(&mut held.is_watched, true))
+        };
+        self.put_away_others(recoverable, &gone, begins_watch);
+    }
+
+    /// Ends those that have to give way to a session, and sees to it that this one ends in time.
+    fn put_away_others(&self, recoverable: &Recoverable, gone: &[Arc<Recoverable>], begins_watch: bool) {
         for other in gone {
-            self.end_away(&other, "GaveWay");
+            self.end_away(other, "GaveWay");
         }
         if begins_watch {
             match tokio::runtime::Handle::try_current() {
                 // It ends with the last session whose client is away.
-                Ok(runtime) => drop(runtime.spawn(watch(Arc::downgrade(&session.mcp)))),
+                Ok(runtime) => drop(runtime.spawn(watch(Arc::downgrade(&recoverable.session.mcp)))),
                 // Nothing would end it.
                 Err(_) => {
                     self.held.lock().is_watched = false;
@@ -242,6 +315,22 @@ impl Recoveries {
         }
     }
 
+    /// Ends a session that could not be stored; its client begins another.
+    fn break_off(&self, recoverable: &Recoverable) {
+        if let Some((_, handle)) = &*recoverable.present.0.channel.lock() {
+            // Where its connection is going, it does nothing more anyway.
+            let _ = handle.send(Info::NotStored);
+        }
+        self.end(recoverable, "NotStored");
+    }
+
+    /// Stores what is left of sessions, and nothing after that: those that end from here on are come back to after the restart.
+    pub(super) async fn stop_storing(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.stop().await;
+        }
+    }
+
     /// Lets go what a session had that has ended.
     fn bury(&self, recoverable: &Recoverable, why: &str) {
         let session = &recoverable.session;
@@ -252,6 +341,10 @@ impl Recoveries {
         }
         tracing::debug!(why, calls = session.under_way(), "an MCP session ends");
         session.record.ends(why);
+        if let Some(keeper) = self.keeper_of(session) {
+            keeper.end(session.id());
+            session.standing().snapshot_stored(Err(NotStored));
+        }
         session.standing().close();
         session.end();
         if session.mcp.auth.is_audited() {
@@ -260,7 +353,7 @@ impl Recoveries {
         // Its place goes after it, and not under a lock.
         let kept = std::mem::take(&mut *recoverable.kept.lock());
         drop(kept);
-        let present = recoverable.present.0.lock().take();
+        let present = recoverable.present.0.channel.lock().take();
         if let Some((_, handle)) = present {
             let _ = handle.send(Info::Superseded);
         }

@@ -24,7 +24,7 @@ pub use output::ToolOutput;
 pub(crate) use schema::Schema;
 pub use stream_hash::StreamHash;
 pub use text_search::TextSearch;
-pub use typed::{NoArguments, Tool};
+pub use typed::{NoArguments, OnRestart, Tool};
 pub(crate) use typed::{read as typed_read, schema_of};
 
 use super::{CallContext, CallError};
@@ -79,6 +79,7 @@ pub(crate) struct Registered {
     pub(crate) execution_ms_max: u64,
     pub(crate) tasks: TaskSupport,
     pub(crate) begins_as_task: bool,
+    pub(crate) on_restart: OnRestart,
     /// Which arguments come as HTTP headers too.
     pub(crate) param_headers: ParamHeaders,
     input: Schema,
@@ -101,8 +102,12 @@ const NAME_CHARS_MAX: usize = 128;
 
 impl Registered {
     pub(crate) fn new(tool: Tool) -> Result<Self, InvalidTool> {
+        let chosen = tool.restarting();
         let handler = tool.into_handler();
         let spec = handler.spec();
+        let has_hint = |hint: &str| spec.annotations.as_ref().is_some_and(|hints| hints[hint] == true);
+        let may_repeat = has_hint("readOnlyHint") || has_hint("idempotentHint");
+        let on_restart = chosen.unwrap_or(if may_repeat { OnRestart::Rerun } else { OnRestart::Fail });
         let invalid = |why: String| InvalidTool { name: spec.name.clone(), why };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if spec.name.is_empty() || spec.name.len() > NAME_CHARS_MAX || !spec.name.chars().all(is_plain) {
@@ -135,6 +140,7 @@ impl Registered {
             execution_ms_max: spec.capabilities.max_execution_time,
             tasks: spec.tasks,
             begins_as_task: spec.begins_as_task,
+            on_restart,
             param_headers,
             input,
             output,

@@ -106,6 +106,7 @@ fn new_call(route: Arc<Outgoing>) -> Call {
         cancellation: Default::default(),
         why_taken_back: Default::default(),
         stopwatch: Stopwatch::start(),
+        is_left: Default::default(),
         stage: Mutex::new(Stage::default()),
     }
 }

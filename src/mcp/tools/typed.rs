@@ -34,7 +34,20 @@ use crate::protocol::mcp::tool::{TaskSupport, ToolSpec};
 /// })
 /// .description("Adds numbers.");
 /// ```
-pub struct Tool(Source);
+pub struct Tool {
+    source: Source,
+    on_restart: Option<OnRestart>,
+}
+
+/// What becomes of a call that a restart of the server broke off, when its client comes back: in sessions that outlive a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRestart {
+    /// It fails, with words that say that it may have taken effect. It is not run again: at most once.
+    Fail,
+    /// It is run again, with the same [`CallContext::execution_id`]: at least once. With what has taken effect kept by that id it is
+    /// exactly once.
+    Rerun,
+}
 
 enum Source {
     Function { spec: Box<ToolSpec>, run: Run },
@@ -117,7 +130,7 @@ impl Tool {
         spec: ToolSpec,
         run: impl Fn(Map<String, Value>) -> Result<Work, CallError> + Send + Sync + 'static,
     ) -> Self {
-        Tool(Source::Function { spec: Box::new(spec), run: Arc::new(run) })
+        Tool { source: Source::Function { spec: Box::new(spec), run: Arc::new(run) }, on_restart: None }
     }
 
     /// Sets what the tool says of itself, in full. The name stays.
@@ -159,23 +172,34 @@ impl Tool {
         self.spec(|spec| spec.tasks = support)
     }
 
+    /// Sets what becomes of a call that a restart of the server broke off. By default it is run again if its annotations have
+    /// `readOnlyHint` or `idempotentHint`, and fails otherwise.
+    pub fn on_restart(mut self, on_restart: OnRestart) -> Self {
+        self.on_restart = Some(on_restart);
+        self
+    }
+
+    pub(crate) fn restarting(&self) -> Option<OnRestart> {
+        self.on_restart
+    }
+
     fn change(&mut self, change: impl FnOnce(&mut ToolSpec)) {
-        if let Source::Handler(handler) = &self.0 {
+        if let Source::Handler(handler) = &self.source {
             let handler = Arc::clone(handler);
             let spec = Box::new(handler.spec());
             let run = move |fields: Map<String, Value>| {
                 let text = Value::Object(fields.clone()).to_string();
                 handler.prepare(Arguments::new(&text, fields))
             };
-            self.0 = Source::Function { spec, run: Arc::new(run) };
+            self.source = Source::Function { spec, run: Arc::new(run) };
         }
-        if let Source::Function { spec, .. } = &mut self.0 {
+        if let Source::Function { spec, .. } = &mut self.source {
             change(spec);
         }
     }
 
     pub(crate) fn into_handler(self) -> Arc<dyn ToolHandler> {
-        match self.0 {
+        match self.source {
             Source::Handler(handler) => handler,
             Source::Function { spec, run } => Arc::new(Function { spec: *spec, run }),
         }
@@ -184,7 +208,7 @@ impl Tool {
 
 impl<H: ToolHandler> From<H> for Tool {
     fn from(handler: H) -> Self {
-        Tool(Source::Handler(Arc::new(handler)))
+        Tool { source: Source::Handler(Arc::new(handler)), on_restart: None }
     }
 }
 
