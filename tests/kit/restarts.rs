@@ -67,8 +67,10 @@ impl Life {
                 let gate = Arc::clone(&gate);
                 async move {
                     context.progress(1.0, None, None);
-                    if name != "count" {
-                        gate.acquire().await.expect("it stays open").forget();
+                    match name {
+                        "big" => return Ok("x".repeat(200_000)),
+                        "count" => {}
+                        _ => gate.acquire().await.expect("it stays open").forget(),
                     }
                     Ok(format!("{name} done"))
                 }
@@ -77,6 +79,7 @@ impl Life {
         };
         let server = McpServer::builder("lab").tools([
             tool("count"),
+            tool("big"),
             tool("once"),
             tool("again").on_restart(OnRestart::Rerun),
             tool("reads").annotations(json!({"readOnlyHint": true})),
@@ -301,5 +304,34 @@ fn tokens_of_others_bring_nothing_back_from_the_store() {
         assert_eq!(other["resumed"], false, "forged");
         let (_socket, _session, back) = life.visit(back(&joined, "@0")).await;
         assert_eq!(back["sessionId"], joined["sessionId"]);
+    });
+}
+
+#[test]
+fn a_session_that_can_not_be_stored_ends_so_that_its_client_joins_again() {
+    let world = World::new();
+    world.live(async |life| {
+        // The store in memory holds 64 MiB.
+        let mut held = Vec::new();
+        let mut told = Vec::new();
+        while !told.iter().any(|told| told.ends_with("phx_error")) {
+            assert!(held.len() < 200, "{told:?}");
+            let (socket, session, joined) = life.visit(wish()).await;
+            for id in 1..=4 {
+                ask(&session, id, call("big")).await;
+            }
+            told = all(&socket).await;
+            held.push((socket, session, joined));
+        }
+        assert!(held.len() > 10);
+
+        let (_, session, joined) = held.swap_remove(0);
+        session.leave().await;
+        let (socket, session, again) = life.visit(back(&held[0].2, "@0")).await;
+        assert_eq!(again["resumed"], true, "others go on");
+        ask(&session, 1, call("count")).await;
+        all(&socket).await;
+        let (_socket, _session, gone) = life.visit(back(&joined, "@0")).await;
+        assert_eq!(gone["resumed"], false);
     });
 }
