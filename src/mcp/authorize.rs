@@ -37,6 +37,11 @@ impl Session {
         decided.map_err(|(_, fault)| fault)
     }
 
+    /// The same of a call that was admitted before a restart.
+    pub(super) fn authorize_again(&self, call: &peer::Call<'_>) -> Result<(), Fault> {
+        self.permit_call(&call.method, &call.params).map_err(|denied| Fault::Unauthorized(denied.to_string()))
+    }
+
     fn permit_call(&self, method: &str, params: &Object<'_>) -> Result<(), Denied> {
         // Rights may have become fewer since the session began.
         if !self.mcp.may_use(&self.user, &self.server) {

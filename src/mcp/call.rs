@@ -141,6 +141,10 @@ impl Call {
         }
         let call = Arc::clone(self);
         call.session.keep(&call);
+        if call.order().is_none() {
+            // Its client is told of a restart meanwhile.
+            call.route.recovery(|recovery| recovery.stir());
+        }
         let under_way = call.session.mcp.under_way.begin(&call);
         // Owned by `under_way`: whoever drains cancels the call and waits until the task has ended.
         tokio::spawn(async move {

@@ -120,7 +120,7 @@ impl Channel for SessionChannel {
         let acks = client.as_ref().is_some_and(|client| mailbox::acknowledges(client.capabilities.get()));
         let wish = mcp.recoveries.wish(&fields);
         let again = match &wish {
-            Some(wish) => Begun::again(&mcp, topic, wish, &user, cx).await,
+            Some(wish) => Begun::again(&mcp, topic, wish, &user, cx).await?,
             None => None,
         };
         let begun = match again {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::channel::Info;
+use super::deployment::StoreError;
 use super::session::Session;
 use super::{Mcp, McpBuilder};
 use crate::channel::{Handle, Reason};
@@ -203,6 +204,17 @@ impl Record {
         self.active.store(clock::now().0, Ordering::Relaxed);
     }
 
+    /// It begins now.
+    pub(super) fn opens(&self) {
+        self.opened_at(unix_ms());
+    }
+
+    /// It began at that time.
+    pub(super) fn opened_at(&self, unix_ms: u64) {
+        // It begins once.
+        let _ = self.opened_unix_ms.set(unix_ms);
+    }
+
     /// When it was opened; 0 where it is not on a channel.
     pub(super) fn opened_unix_ms(&self) -> u64 {
         self.opened_unix_ms.get().copied().unwrap_or_default()
@@ -252,18 +264,15 @@ impl Connections {
     pub(super) fn opened(&self, session: &Arc<Session>, channel: Handle<Info>) {
         session.record.touch();
         *session.record.channel.lock() = Some(channel);
-        // It begins once.
-        let _ = session.record.opened_unix_ms.set(unix_ms());
+        session.record.opens();
         self.by_id.lock().insert(session.id().into(), Arc::downgrade(session));
         count(&self.opened);
         self.tell(session, SessionChange::Opened);
     }
 
     /// A session has come back from the store. Its client follows.
-    pub(super) fn recalled(&self, session: &Arc<Session>, opened_unix_ms: u64) {
+    pub(super) fn recalled(&self, session: &Arc<Session>) {
         session.record.touch();
-        // It begins once.
-        let _ = session.record.opened_unix_ms.set(opened_unix_ms);
         self.by_id.lock().insert(session.id().into(), Arc::downgrade(session));
     }
 
@@ -397,6 +406,14 @@ impl Mcp {
             }
         }
         true
+    }
+
+    /// The same of a session that the process before left in the store, and that nobody has come back to since.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn end_stored_session(&self, id: &str) -> Result<bool, StoreError> {
+        self.recoveries.end_stored(self, id).await
     }
 
     /// The sessions on channels together, and what was counted since the start.

@@ -386,8 +386,7 @@ impl Mcp {
         self.end_streams();
         self.workflows.drain().await;
         self.under_way.drain().await;
-        self.recoveries.stop_storing().await;
-        self.recoveries.end_detached();
+        self.recoveries.stop().await;
     }
 
     /// Waits until no call is under way.

@@ -29,7 +29,7 @@ use crate::protocol::mcp::client::{Client, Era};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::peer;
-use crate::protocol::mcp::recovery::Offer;
+use crate::protocol::mcp::recovery::{Offer, STORED_SUBSCRIPTION_BYTES_MAX};
 use crate::protocol::mcp::session::{Empty, JoinReply, SessionToken};
 use crate::protocol::mcp::subscription::Filter;
 use crate::protocol::mcp::tool::{CallParams, TaskSupport};
@@ -74,6 +74,21 @@ impl Session {
                 }
                 route.push(Kind::Response(Some(fault.code(compat))), text);
             }
+        }
+    }
+
+    /// Serves a call again that had begun before a restart. Whatever comes of it is its answer: it is never taken for one that was
+    /// not run.
+    pub(super) fn serve_again(self: &Arc<Self>, call: peer::Call<'_>, route: &Arc<Outgoing>) {
+        let (number, id, compat) = (call.number, call.id, self.mcp.compat(call.client.era));
+        let served = self.authorize_again(&call).and_then(|()| self.dispatch(call, route));
+        let (code, text) = match served {
+            Ok(Served::Later) => return,
+            Ok(Served::Now(result)) => (None, jsonrpc::result_response(id, &result)),
+            Err(fault) => (Some(fault.code(compat)), jsonrpc::error_response(Some(id), &fault, compat)),
+        };
+        if self.finish(number) {
+            route.answer(number, Kind::Response(code), text);
         }
     }
 
@@ -137,7 +152,13 @@ impl Session {
                     return Err(error::resource_not_found(&uri, call.client.version));
                 }
                 if !self.subscribe(uri) {
-                    let text = format!("expected at most {SUBSCRIPTIONS_PER_SESSION_MAX} subscriptions, came one more");
+                    let bytes = if self.standing().is_stored() {
+                        format!(", of {STORED_SUBSCRIPTION_BYTES_MAX} bytes together")
+                    } else {
+                        String::new()
+                    };
+                    let text =
+                        format!("expected at most {SUBSCRIPTIONS_PER_SESSION_MAX} subscriptions{bytes}, came one more");
                     return Err(Fault::InvalidRequest(text));
                 }
                 Ok(Served::Now(jsonrpc::raw(&Empty {})))

@@ -25,6 +25,7 @@ use crate::protocol::jsonrpc::{self, AskId, CallNumber, Incoming, Patience};
 use crate::protocol::mcp::client::Era;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::peer::{Peer, Received};
+use crate::protocol::mcp::recovery::STORED_SUBSCRIPTION_BYTES_MAX;
 use crate::protocol::mcp::session::session_id;
 use crate::protocol::mcp::subscription::{Filter, tagged};
 use crate::protocol::mcp::version::Version;
@@ -158,6 +159,14 @@ impl Sessions {
     /// The session of that id.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
         self.0.lock().get(id)?.upgrade()
+    }
+
+    /// Lets nobody find a session any more; another of its id stays.
+    fn forget(&self, session: &Session) {
+        let mut sessions = self.0.lock();
+        if sessions.get(&session.id).is_some_and(|found| std::ptr::eq(found.as_ptr(), session)) {
+            sessions.remove(&session.id);
+        }
     }
 
     /// Sessions that can be found.
@@ -361,7 +370,7 @@ impl Session {
     }
 
     /// Notes that what is stored of it beside its messages and calls has changed.
-    fn note_change(&self) {
+    pub(super) fn note_change(&self) {
         self.standing.recovery(|recovery| recovery.touch());
     }
 
@@ -490,6 +499,7 @@ impl Session {
             route.push(Kind::Notification, filter.acknowledged(id));
             lively.listens.push(Listen { number, id: id.to_owned(), filter, route: Arc::clone(route) });
         }
+        route.recovery(|recovery| recovery.stir());
         self.server.join(self.number, self);
         true
     }
@@ -497,7 +507,13 @@ impl Session {
     /// Asks to hear of a resource, in the legacy era; false if there are as many as may be.
     pub(super) fn subscribe(&self, uri: String) -> bool {
         let mut lively = self.lively.lock();
-        if lively.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX && !lively.subscriptions.contains(&uri) {
+        if lively.subscriptions.contains(&uri) {
+            return true;
+        }
+        let bytes = || lively.subscriptions.iter().map(String::len).sum::<usize>() + uri.len();
+        if lively.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX
+            || self.standing.is_stored() && bytes() > STORED_SUBSCRIPTION_BYTES_MAX
+        {
             return false;
         }
         lively.subscriptions.insert(uri);
@@ -623,7 +639,7 @@ impl Session {
         for listen in listens {
             self.end_listen(&listen);
         }
-        self.mcp.sessions.0.lock().remove(&self.id);
+        self.mcp.sessions.forget(self);
         self.server.leave(self.number);
         self.mcp.connections.ended(self);
     }
@@ -651,7 +667,7 @@ impl Session {
         for listen in listens {
             self.end_listen(&listen);
         }
-        self.mcp.sessions.0.lock().remove(&self.id);
+        self.mcp.sessions.forget(self);
         self.server.leave(self.number);
         self.detach();
         self.mcp.connections.ended(self);
@@ -667,7 +683,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.mcp.sessions.0.lock().remove(&self.id);
+        self.mcp.sessions.forget(self);
         self.server.leave(self.number);
         self.detach();
     }

@@ -1,6 +1,7 @@
 //! MCP sessions that outlive their server: a runtime that is dropped with all its tasks is a process that was killed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bennu::Endpoint;
 use bennu::mcp::auth::Development;
@@ -263,8 +264,15 @@ fn requests_that_were_no_calls_are_told_to_be_asked_again() {
         joined
     });
 
+    // The next life ends before it has said so, and before its client was there.
+    let again = world.live(async |life| {
+        let (session, reply) = join(&(life.connect)().await, TOPIC, back(&joined, "@0")).await;
+        drop(session);
+        reply
+    });
+
     world.live(async |life| {
-        let (socket, _session, _) = life.visit(back(&joined, "@0")).await;
+        let (socket, _session, _) = life.visit(back(&again, "@0")).await;
         let told = all(&socket).await;
         let asked = told.iter().filter(|told| told.contains("answer 7")).collect::<Vec<_>>();
         assert!(asked.len() == 1 && asked[0].contains("ask again"), "{told:?}");
@@ -272,7 +280,7 @@ fn requests_that_were_no_calls_are_told_to_be_asked_again() {
 }
 
 #[test]
-fn what_has_ended_or_whose_time_is_over_is_not_come_back_to() {
+fn what_has_ended_is_not_come_back_to() {
     let world = World::new();
     let (left, kicked) = world.live(async |life| {
         let (socket, session, left) = life.visit(wish()).await;
@@ -288,6 +296,48 @@ fn what_has_ended_or_whose_time_is_over_is_not_come_back_to() {
             assert_eq!(fresh["resumed"], false);
         });
     }
+}
+
+#[test]
+fn a_session_that_waits_in_the_store_can_be_ended_and_one_that_is_there_is_not_taken_for_that() {
+    let world = World::new();
+    let (ended, there) = world.live(async |life| (life.visit(wish()).await.2, life.visit(wish()).await.2));
+    world.live(async |life| {
+        let id = |reply: &Value| reply["sessionId"].as_str().expect("an id").to_owned();
+        let (_socket, _session, again) = life.visit(back(&there, "@0")).await;
+        assert_eq!(again["resumed"], true);
+        assert_eq!(life.mcp.end_stored_session(&id(&there)).await, Ok(false));
+        assert_eq!(life.mcp.end_stored_session("mcp_session_0000000000000000").await, Ok(false));
+        assert_eq!(life.mcp.end_stored_session(&id(&ended)).await, Ok(true));
+        let (_socket, _session, fresh) = life.visit(back(&ended, "@0")).await;
+        assert_eq!(fresh["resumed"], false);
+    });
+}
+
+#[test]
+fn sessions_that_are_in_memory_again_leave_nothing_in_the_store() {
+    let world = World::new();
+    let joined = world.live(async |life| life.visit(wish()).await.2);
+    let in_memory = World { settings: |settings| settings.stores_sessions = false, ..world.clone() };
+    in_memory.live(async |life| {
+        let (_socket, _session, fresh) = life.visit(back(&joined, "@0")).await;
+        assert_eq!(fresh["resumed"], false);
+    });
+    world.live(async |life| {
+        let (_socket, _session, fresh) = life.visit(back(&joined, "@0")).await;
+        assert_eq!(fresh["resumed"], false);
+    });
+}
+
+#[test]
+fn nobody_comes_back_when_the_window_since_the_start_is_over() {
+    let world = World::new();
+    let joined = world.live(async |life| life.visit(wish()).await.2);
+    world.live(async |life| {
+        tokio::time::sleep(Duration::from_secs(301)).await;
+        let (_socket, _session, fresh) = life.visit(back(&joined, "@0")).await;
+        assert_eq!(fresh["resumed"], false, "time that passes counts, whatever the wall clock says");
+    });
 }
 
 #[test]
@@ -313,7 +363,7 @@ fn a_session_that_can_not_be_stored_ends_so_that_its_client_joins_again() {
     world.live(async |life| {
         // The store in memory holds 64 MiB.
         let mut held = Vec::new();
-        let mut told = Vec::new();
+        let mut told: Vec<String> = Vec::new();
         while !told.iter().any(|told| told.ends_with("phx_error")) {
             assert!(held.len() < 200, "{told:?}");
             let (socket, session, joined) = life.visit(wish()).await;
@@ -325,7 +375,7 @@ fn a_session_that_can_not_be_stored_ends_so_that_its_client_joins_again() {
         }
         assert!(held.len() > 10);
 
-        let (_, session, joined) = held.swap_remove(0);
+        let (_, session, joined) = held.remove(0);
         session.leave().await;
         let (socket, session, again) = life.visit(back(&held[0].2, "@0")).await;
         assert_eq!(again["resumed"], true, "others go on");

@@ -22,6 +22,8 @@ pub(in crate::mcp) struct Begun {
     pub(in crate::mcp) offer: Option<Offer>,
 }
 
+/// Reason of a join whose session may be in the store, which could not be read.
+const NOT_READ: &str = "the session could not be read";
 /// Reason of a join whose session could not be stored.
 const NOT_STORED: &str = "the session could not be stored";
 
@@ -65,22 +67,26 @@ impl Begun {
         wish: &Wish,
         user: &Identity,
         cx: &JoinCx<SessionChannel>,
-    ) -> Option<Self> {
-        let token = wish.token.as_deref()?;
+    ) -> Result<Option<Self>, Refusal> {
+        let Some(token) = wish.token.as_deref() else { return Ok(None) };
         let joining = Joining { topic, user, handle: cx.handle(), connection: cx.connection_id() };
-        mcp.recoveries.recall(mcp, token, &joining).await;
-        let (recoverable, attached) = mcp.recoveries.attach(mcp, token, wish.position, joining)?;
+        mcp.recoveries.recall(mcp, token, &joining).await.map_err(|error| {
+            tracing::error!(%error, "an MCP session could not be read from the store");
+            Refusal::reason(NOT_READ)
+        })?;
+        let attached = mcp.recoveries.attach(mcp, token, wish.position, joining);
+        let Some((recoverable, attached)) = attached else { return Ok(None) };
         let session = Arc::clone(&recoverable.session);
         tracing::debug!(server = session.server.name, user = &*user.user, "a client comes back to its MCP session");
         mcp.connections.resumed(&session, cx.handle());
-        Some(Begun {
+        Ok(Some(Begun {
             offer: Some(mcp.recoveries.offer(&session, attached.serial, true, attached.position)),
             token: recoverable.token(),
             name: recoverable.name(),
             place: None,
             attachment: Some(Attachment::new(recoverable, attached.attachment)),
             session,
-        })
+        }))
     }
 
     /// Begins a session, to which its client may come back if it `is_recoverable`.
@@ -112,6 +118,7 @@ impl Begun {
             mcp.connections.opened(&session, cx.handle());
             return Ok(Begun { session, attachment: None, token, name, place, offer: None });
         }
+        session.record.opens();
         let recoverable = mcp.recoveries.hold(&session, topic, present);
         recoverable.keep(opened.place, opened.session.clone(), opened.token.clone());
         mcp.connections.opened(&session, cx.handle());

@@ -1,29 +1,34 @@
 //! What stores sessions, many at a time, and takes those that have ended away.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
 
-use super::Recoverable;
 use super::records::{Change, KeptClient, SessionRecord, StateRecord};
-use crate::clock;
+use super::{Info, Recoverable};
 use crate::mcp::outgoing::NotStored;
-use crate::mcp::session::Session;
 use crate::protocol::mcp::recovery::{KeptHead, Unsaved};
 use crate::store::{Store, StoreError};
+use crate::{clock, random};
 
 /// Sessions that are stored together.
 const SESSIONS_PER_ROUND: usize = 256;
-/// Bytes of messages of one session that are stored together.
+/// Sessions that are taken away together.
+const ENDED_PER_ROUND: usize = 16;
+/// Bytes of messages, and of calls, of one session that are stored together: what a snapshot has is one transaction.
 const BYTES_PER_SESSION: usize = 1 << 20;
-/// Bytes of one transaction, and changes in it.
+/// Bytes of one transaction, and changes in it, where several sessions are in it.
 const TRANSACTION: (usize, usize) = (4 << 20, 4_096);
 /// How often storing is tried where it fails, and milliseconds between.
 const TRIES: (u32, u64) = (20, 250);
+/// Milliseconds until it is tried again to take sessions away.
+const LATER_MS: u64 = 5_000;
 /// Sessions that may be read from the store at once.
 const READS: usize = 16;
 
@@ -32,14 +37,14 @@ pub(super) struct Keeper(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    /// The number of this process, by which it tells what it stored.
+    process: u64,
     todo: Mutex<Todo>,
     notify: Notify,
     /// Whether nothing is left to do.
     is_idle: watch::Sender<bool>,
-    is_stopped: AtomicBool,
-    task: OnceLock<()>,
     /// Held by whoever reads a session, by its id.
-    pub(super) reading: [tokio::sync::Mutex<()>; READS],
+    reading: [tokio::sync::Mutex<()>; READS],
 }
 
 #[derive(Default)]
@@ -47,23 +52,28 @@ struct Todo {
     changed: Vec<Weak<Recoverable>>,
     /// Those that have ended and are not taken away yet.
     ended: BTreeSet<Box<str>>,
+    has_task: bool,
+    /// Nothing more is stored.
+    is_stopped: bool,
+    /// Nobody has it any more.
+    is_dropped: bool,
 }
 
-/// What one session has to store.
+/// What one session has to store, as one transaction.
 struct Snapshot {
     recoverable: Arc<Recoverable>,
     unsaved: Unsaved,
+    changes: Vec<Change>,
 }
 
 impl Keeper {
     pub(super) fn new(store: Store) -> Self {
         Keeper(Arc::new(Inner {
             store,
+            process: u64::from_be_bytes(random::bytes()),
             todo: Mutex::default(),
             notify: Notify::new(),
             is_idle: watch::Sender::new(true),
-            is_stopped: AtomicBool::new(false),
-            task: OnceLock::new(),
             reading: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
         }))
     }
@@ -72,40 +82,48 @@ impl Keeper {
         &self.0.store
     }
 
-    /// Notes that a session has something to store. Its first is within a runtime.
+    /// The number of this process.
+    pub(super) fn process(&self) -> u64 {
+        self.0.process
+    }
+
+    /// Notes that a session has something to store. The first is noted within a runtime. Once storing has stopped, whoever is attached
+    /// is let go: they come back after the restart.
     pub(super) fn note(&self, recoverable: &Weak<Recoverable>) {
-        if self.0.is_stopped.load(Ordering::SeqCst) {
-            if let Some(recoverable) = recoverable.upgrade() {
-                recoverable.session.standing().snapshot_stored(Err(NotStored));
+        let is_noted = self.begin(|todo| {
+            if !todo.is_stopped {
+                todo.changed.push(Weak::clone(recoverable));
             }
-            return;
+            !todo.is_stopped
+        });
+        if !is_noted && let Some(recoverable) = recoverable.upgrade() {
+            recoverable.session.standing().snapshot_stored(Err(NotStored));
+            recoverable.present.tell(Info::NotStored);
         }
-        self.begin(|todo| todo.changed.push(Weak::clone(recoverable)));
     }
 
     /// Takes a session that has ended away.
     pub(super) fn end(&self, id: &str) {
-        if !self.0.is_stopped.load(Ordering::SeqCst) {
-            self.begin(|todo| {
-                todo.ended.insert(id.into());
-            });
-        }
+        self.begin(|todo| {
+            todo.ended.insert(id.into());
+        });
     }
 
-    fn begin(&self, add: impl FnOnce(&mut Todo)) {
-        {
+    fn begin<R>(&self, add: impl FnOnce(&mut Todo) -> R) -> R {
+        let (added, task) = {
             let mut todo = self.0.todo.lock();
-            add(&mut todo);
-            self.0.is_idle.send_replace(false);
-        }
-        self.0.notify.notify_one();
-        if self.0.task.get().is_none()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-            && self.0.task.set(()).is_ok()
-        {
-            // It ends with the last handle.
+            let added = add(&mut todo);
+            self.0.is_idle.send_replace(todo.changed.is_empty() && todo.ended.is_empty());
+            let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| !todo.has_task);
+            todo.has_task |= runtime.is_some();
+            (added, runtime)
+        };
+        if let Some(runtime) = task {
+            // It ends with the keeper.
             runtime.spawn(Arc::clone(&self.0).run());
         }
+        self.0.notify.notify_one();
+        added
     }
 
     /// Whether a session has ended and is still stored.
@@ -113,9 +131,9 @@ impl Keeper {
         self.0.todo.lock().ended.contains(id)
     }
 
-    /// Makes changes of sessions that nobody has.
+    /// Makes changes of sessions that nobody has, all at once.
     pub(super) async fn make(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        self.0.store_all(changes).await
+        self.0.store_some(Arc::new(changes), 0).await
     }
 
     /// Waits until nobody else reads that session.
@@ -124,37 +142,41 @@ impl Keeper {
         self.0.reading[place % READS].lock().await
     }
 
-    /// Stores what is left, and nothing after that: sessions that end from here on stay stored.
-    pub(super) async fn stop(&self) {
+    /// Waits until what has changed is stored and what has ended is taken away.
+    pub(super) async fn flush(&self) {
         let mut is_idle = self.0.is_idle.subscribe();
+        // The sender is part of self.
         let _ = is_idle.wait_for(|is_idle| *is_idle).await;
-        self.0.is_stopped.store(true, Ordering::SeqCst);
-        self.0.notify.notify_one();
+    }
+
+    /// Stores nothing more; sessions that have ended are still taken away.
+    pub(super) fn stop(&self) {
+        self.0.todo.lock().is_stopped = true;
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.0.is_stopped.store(true, Ordering::SeqCst);
+        self.0.todo.lock().is_dropped = true;
         self.0.notify.notify_one();
     }
 }
 
 impl Inner {
     async fn run(self: Arc<Self>) {
-        while !self.is_stopped.load(Ordering::SeqCst) {
+        while !self.todo.lock().is_dropped {
             self.notify.notified().await;
             while self.round().await {}
         }
     }
 
-    /// Stores some of what is to be stored; whether there may be more.
-    async fn round(&self) -> bool {
+    /// Stores some of what is to be stored; whether there may be more to do at once.
+    async fn round(self: &Arc<Self>) -> bool {
         let (changed, ended) = {
             let mut todo = self.todo.lock();
             let count = todo.changed.len().min(SESSIONS_PER_ROUND);
             let changed: Vec<_> = todo.changed.drain(..count).collect();
-            let ended: Vec<_> = todo.ended.iter().take(SESSIONS_PER_ROUND).cloned().collect();
+            let ended: Vec<_> = todo.ended.iter().take(ENDED_PER_ROUND).cloned().collect();
             if changed.is_empty() && ended.is_empty() {
                 self.is_idle.send_replace(true);
                 return false;
@@ -162,85 +184,125 @@ impl Inner {
             (changed, ended)
         };
         let snapshot = |recoverable: Arc<Recoverable>| {
-            let asked = asked(&recoverable.session);
             let unsaved = recoverable.session.standing().snapshot(BYTES_PER_SESSION)?;
-            Some((asked, Snapshot { recoverable, unsaved }))
+            let changes = self.changes_of(&recoverable, &unsaved);
+            Some(Snapshot { recoverable, unsaved, changes })
         };
-        let taken: Vec<_> = changed.iter().filter_map(Weak::upgrade).filter_map(snapshot).collect();
-        let mut changes = Vec::new();
-        for (asked, Snapshot { recoverable, unsaved }) in &taken {
-            changes.extend(changes_of(recoverable, unsaved, asked));
+        let mut snapshots =
+            changed.iter().filter_map(Weak::upgrade).filter_map(snapshot).collect::<Vec<_>>().into_iter();
+        loop {
+            let (mut some, mut bytes, mut count) = (Vec::new(), 0, 0);
+            while let Some(next) = snapshots.as_slice().first() {
+                bytes += next.changes.iter().map(Change::bytes).sum::<usize>();
+                count += next.changes.len();
+                if !some.is_empty() && (bytes > TRANSACTION.0 || count > TRANSACTION.1) {
+                    break;
+                }
+                some.extend(snapshots.next());
+            }
+            if some.is_empty() {
+                break;
+            }
+            self.store_snapshots(some).await;
         }
-        changes.extend(ended.iter().flat_map(|id| Change::session_gone(id)));
-        let stored = self.store_all(changes).await;
-        if let Err(error) = &stored {
-            tracing::error!(%error, sessions = taken.len(), "MCP sessions could not be stored: they end");
+        if ended.is_empty() {
+            return true;
         }
-        for (_, Snapshot { recoverable, unsaved }) in taken {
-            let outgoing = recoverable.session.standing();
-            outgoing.snapshot_stored(stored.as_ref().map(|()| &unsaved).map_err(|_| NotStored));
-            if stored.is_err() {
-                recoverable.session.mcp.recoveries.break_off(&recoverable);
+        let gone = ended.iter().flat_map(|id| Change::session_gone(id)).collect();
+        match self.store_some(Arc::new(gone), 0).await {
+            Ok(()) => {
+                let mut todo = self.todo.lock();
+                for id in ended {
+                    todo.ended.remove(&id);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "MCP sessions that have ended could not be taken out of the store: it is tried again");
+                self.try_later();
+                // Others are stored meanwhile.
+                !self.todo.lock().changed.is_empty()
             }
         }
-        let mut todo = self.todo.lock();
-        for id in ended {
-            todo.ended.remove(&id);
-        }
-        true
     }
 
-    /// Makes changes in their order, several at a time as one.
-    async fn store_all(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let mut rest = changes.into_iter().peekable();
-        while rest.peek().is_some() {
-            let (mut some, mut bytes) = (Vec::new(), 0);
-            while let Some(change) = rest.next_if(|change| {
-                some.is_empty() || bytes + change.bytes() <= TRANSACTION.0 && some.len() < TRANSACTION.1
-            }) {
-                bytes += change.bytes();
-                some.push(change);
+    fn try_later(self: &Arc<Self>) {
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(LATER_MS)).await;
+            if let Some(this) = this.upgrade() {
+                this.notify.notify_one();
             }
-            let some = Arc::new(some);
-            let mut tries = 0;
-            loop {
-                let some = Arc::clone(&some);
-                let stored = self
-                    .store
-                    .change(move |transaction| some.iter().try_for_each(|change| change.make(transaction)))
-                    .await;
-                match stored {
-                    Ok(()) => break,
-                    Err(StoreError::Failed { .. } | StoreError::Damaged { .. }) if tries < TRIES.0 => {
-                        tries += 1;
-                        tokio::time::sleep(Duration::from_millis(TRIES.1)).await;
-                    }
-                    Err(error) => return Err(error),
+        });
+    }
+
+    /// Stores snapshots together, or where that fails one by one. A session that can't be stored ends.
+    async fn store_snapshots(&self, snapshots: Vec<Snapshot>) {
+        let changes: Arc<Vec<Change>> = Arc::new(snapshots.iter().flat_map(|one| one.changes.clone()).collect());
+        let together = self.store_some(changes, TRIES.0).await;
+        let is_alone = snapshots.len() == 1;
+        for Snapshot { recoverable, unsaved, changes } in snapshots {
+            let stored = match &together {
+                Err(_) if !is_alone => self.store_some(Arc::new(changes), 0).await,
+                together => together.clone(),
+            };
+            let outgoing = recoverable.session.standing();
+            match stored {
+                Ok(()) => outgoing.snapshot_stored(Ok(&unsaved)),
+                Err(error) => {
+                    tracing::error!(%error, session = recoverable.session.id(), "an MCP session could not be stored: it ends");
+                    outgoing.snapshot_stored(Err(NotStored));
+                    recoverable.session.mcp.recoveries.break_off(&recoverable);
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Makes changes as one.
+    async fn store_some(&self, changes: Arc<Vec<Change>>, tries_max: u32) -> Result<(), StoreError> {
+        let mut tries = 0;
+        loop {
+            let changes = Arc::clone(&changes);
+            let change =
+                self.store.change(move |transaction| changes.iter().try_for_each(|change| change.make(transaction)));
+            match AssertUnwindSafe(change).catch_unwind().await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(StoreError::Failed { .. } | StoreError::Damaged { .. })) if tries < tries_max => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(TRIES.1)).await;
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    tracing::error!("storing MCP sessions panicked");
+                    return Err(StoreError::Closed);
+                }
+            }
+        }
+    }
+
+    fn changes_of(&self, recoverable: &Recoverable, unsaved: &Unsaved) -> Vec<Change> {
+        let id = recoverable.session.id();
+        let session =
+            unsaved.is_touched.then(|| Change::session(id, &session_record(recoverable))).into_iter().flatten();
+        let calls = unsaved.calls.iter().flat_map(|(order, call)| Change::call(id, *order, call.as_ref()));
+        let messages = unsaved.messages.iter().flat_map(|message| Change::message(id, message));
+        let state = Change::state(id, &state_record(recoverable, unsaved.head, self.process));
+        let gone = unsaved.gone.iter().map(|position| Change::message_gone(id, *position));
+        session.chain(calls).chain(messages).chain(state).chain(gone).collect()
     }
 }
 
-/// The ids of requests under way that are no calls which are stored themselves.
-fn asked(session: &Session) -> Vec<String> {
+/// The ids of requests under way that are no calls which are stored themselves, those included that the process before left.
+fn asked(recoverable: &Recoverable) -> Vec<String> {
+    let session = &recoverable.session;
     let ids = session.peer.lock().ids_under_way();
     let is_stored = |id: &String| {
-        let id = serde_json::value::RawValue::from_string(id.clone()).ok()?;
+        let id = RawValue::from_string(id.clone()).ok()?;
         session.standing().recovery(|recovery| recovery.knows(&id))
     };
-    ids.into_iter().filter(|id| is_stored(id) == Some(false)).collect()
-}
-
-fn changes_of(recoverable: &Recoverable, unsaved: &Unsaved, asked: &[String]) -> Vec<Change> {
-    let id = recoverable.session.id();
-    let calls = unsaved.calls.iter().flat_map(|(order, call)| Change::call(id, *order, call.as_ref()));
-    let messages = unsaved.messages.iter().flat_map(|message| Change::message(id, message));
-    let session = unsaved.is_touched.then(|| Change::session(id, &session_record(recoverable))).into_iter().flatten();
-    let state = Change::state(id, &state_record(unsaved.head, asked.to_vec()));
-    let gone = unsaved.gone.iter().map(|position| Change::message_gone(id, *position));
-    session.chain(calls).chain(messages).chain(state).chain(gone).collect()
+    let left = recoverable.broken_off.lock().as_ref().map(|left| left.requests.clone()).unwrap_or_default();
+    let left = left.into_iter().map(|id| id.get().to_owned());
+    ids.into_iter().filter(|id| is_stored(id) == Some(false)).chain(left).collect()
 }
 
 fn session_record(recoverable: &Recoverable) -> SessionRecord {
@@ -262,10 +324,13 @@ fn session_record(recoverable: &Recoverable) -> SessionRecord {
     }
 }
 
-fn state_record(head: KeptHead, asked: Vec<String>) -> StateRecord {
+fn state_record(recoverable: &Recoverable, head: KeptHead, process: u64) -> StateRecord {
     let wall_ms = clock::unix_micros() / 1_000;
     StateRecord {
-        asked,
+        process,
+        // Behind the snapshot: a call that it has is none of these.
+        asked: asked(recoverable),
+        asking: recoverable.session.peer.lock().asking.ids().map(|id| id.0).collect(),
         used: head.used,
         given: head.given,
         last: head.last.0,

@@ -39,6 +39,9 @@ use crate::protocol::mcp::recovery::{
 };
 use crate::store::Store;
 
+/// Why a session ends that is left in the store, where it is stored.
+const SHUTDOWN: &str = "Shutdown";
+
 /// The sessions of a node that can be come back to.
 pub(super) struct Recoveries {
     window_ms: u64,
@@ -119,9 +122,13 @@ impl Present {
 
     /// Tells whoever is attached that there is something to send.
     pub(super) fn wake(&self) {
+        self.tell(Info::Outgoing);
+    }
+
+    fn tell(&self, info: Info) {
         if let Some((_, handle)) = &*self.0.channel.lock() {
             // Where the connection is going, nobody waits for the message.
-            let _ = handle.send(Info::Outgoing);
+            let _ = handle.send(info);
         }
     }
 }
@@ -261,6 +268,9 @@ impl Recoveries {
         let session = &recoverable.session;
         let (gone, begins_watch) = {
             let mut held = self.held.lock();
+            if !held.by_number.contains_key(&session.number()) {
+                return;
+            }
             let gone = held.detached.insert(session.number(), &session.user.user, until, bytes);
             let gone: Vec<_> = gone.iter().filter_map(|number| held.by_number.get(number).cloned()).collect();
             (gone, !std::mem::replace(&mut held.is_watched, true))
@@ -317,17 +327,20 @@ impl Recoveries {
 
     /// Ends a session that could not be stored; its client begins another.
     fn break_off(&self, recoverable: &Recoverable) {
-        if let Some((_, handle)) = &*recoverable.present.0.channel.lock() {
-            // Where its connection is going, it does nothing more anyway.
-            let _ = handle.send(Info::NotStored);
-        }
+        recoverable.present.tell(Info::NotStored);
         self.end(recoverable, "NotStored");
     }
 
-    /// Stores what is left of sessions, and nothing after that: those that end from here on are come back to after the restart.
-    pub(super) async fn stop_storing(&self) {
+    /// Stores what is left of sessions, ends those whose clients are away, or leaves them in the store, to be come back to after the
+    /// restart, and waits until what else has ended is taken out of it. Nothing is stored after that.
+    pub(super) async fn stop(&self) {
         if let Some(keeper) = &self.keeper {
-            keeper.stop().await;
+            keeper.flush().await;
+            keeper.stop();
+        }
+        self.end_detached();
+        if let Some(keeper) = &self.keeper {
+            keeper.flush().await;
         }
     }
 
@@ -342,7 +355,9 @@ impl Recoveries {
         tracing::debug!(why, calls = session.under_way(), "an MCP session ends");
         session.record.ends(why);
         if let Some(keeper) = self.keeper_of(session) {
-            keeper.end(session.id());
+            if why != SHUTDOWN {
+                keeper.end(session.id());
+            }
             session.standing().snapshot_stored(Err(NotStored));
         }
         session.standing().close();
@@ -369,9 +384,9 @@ impl Recoveries {
     }
 
     /// Ends all sessions whose clients are away: the server stops.
-    pub(super) fn end_detached(&self) {
+    fn end_detached(&self) {
         for recoverable in self.expire(Time(u64::MAX)).0 {
-            self.end_away(&recoverable, "Shutdown");
+            self.end_away(&recoverable, SHUTDOWN);
         }
     }
 

@@ -15,11 +15,11 @@ use crate::mcp::call::Subject;
 use crate::mcp::outgoing::Kind;
 use crate::mcp::session::{NewSession, Session};
 use crate::mcp::{CallError, Mcp, OnRestart};
-use crate::protocol::jsonrpc::{self, AskId, CallNumber, Incoming, Object, asking};
+use crate::protocol::jsonrpc::{self, AskId, CallNumber, Object, asking};
 use crate::protocol::mcp::peer::{self, Peer, Received};
-use crate::protocol::mcp::recovery::{Class, Kept, KeptHead, KeptState, Position, Recovery, Sending};
+use crate::protocol::mcp::recovery::{Class, Kept, KeptHead, KeptState, Position, Recovery, Tokens};
 use crate::protocol::mcp::{TOOLS_CALL, error};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// What is said of a call that was broken off, and which is not run again.
 const BROKEN_OFF: &str = "the server was restarted while the call ran: it may have taken effect, and is not run again";
@@ -28,15 +28,15 @@ const ASK_AGAIN: &str = "the server was restarted before it answered: ask again"
 
 /// What the process before left of a session, to be settled when its client is back.
 pub(super) struct BrokenOff {
-    calls: Vec<(CallNumber, bytes::Bytes)>,
+    calls: Vec<(CallNumber, Bytes)>,
     /// Requests that were no calls of tools, by their ids.
-    requests: Vec<Box<RawValue>>,
+    pub(super) requests: Vec<Box<RawValue>>,
     /// Requests to the client that nobody waits for any more.
     questions: Vec<AskId>,
 }
 
 impl BrokenOff {
-    fn of(kept: &Kept, asked: &[String]) -> Self {
+    fn of(kept: &Kept, state: &StateRecord) -> Self {
         let running = kept.calls.iter().filter_map(|(order, call)| match &call.state {
             KeptState::Running { request } => Some((CallNumber(*order), request.clone())),
             _ => None,
@@ -47,41 +47,50 @@ impl BrokenOff {
             let mut ids = answers.filter_map(|answer| Some(jsonrpc::id_key(Object::parse(&answer.text)?.raw("id")?)));
             ids.any(|other| other == jsonrpc::id_key(id))
         };
-        let requests = asked.iter().filter_map(|id| RawValue::from_string(id.clone()).ok());
+        let is_call = |id: &RawValue| kept.calls.iter().any(|(_, call)| call.ids.contains(&jsonrpc::id_key(id)));
+        let requests = state.asked.iter().filter_map(|id| RawValue::from_string(id.clone()).ok());
         BrokenOff {
             calls: running.collect(),
-            requests: requests.filter(|id| !is_answered(id)).collect(),
-            questions: kept.messages.iter().filter_map(question).collect(),
+            requests: requests.filter(|id| !is_answered(id) && !is_call(id)).collect(),
+            questions: state.asking.iter().copied().map(AskId).collect(),
         }
-    }
-}
-
-/// The id of a request of the server, if a message is one.
-fn question(message: &Sending) -> Option<AskId> {
-    if message.class != Class::Request {
-        return None;
-    }
-    match Incoming::classify(&message.text) {
-        Incoming::Request(request) => request.id.get().parse().ok().map(AskId),
-        _ => None,
     }
 }
 
 impl Recoveries {
     /// Brings a session back from the store for a client whose token is for it, if one is there and it is not too late. Whoever attaches
-    /// to it afterwards has it, if the token counts.
-    pub(super) async fn recall(&self, mcp: &Arc<Mcp>, token: &str, joining: &Joining<'_>) {
-        let Some(keeper) = &self.keeper else { return };
-        let Some(claims) = self.seal.open(token).filter(|claims| claims.user == *joining.user.user) else { return };
+    /// to it afterwards has it.
+    ///
+    /// # Errors
+    /// The store can't be read: the session may be there.
+    pub(super) async fn recall(&self, mcp: &Arc<Mcp>, token: &str, joining: &Joining<'_>) -> Result<(), StoreError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let Some(claims) = self.seal.open(token).filter(|claims| claims.user == *joining.user.user) else {
+            return Ok(());
+        };
         let _reading = keeper.reading(&claims.session).await;
         if mcp.sessions.find(&claims.session).is_some() || keeper.is_ending(&claims.session) {
-            return;
+            return Ok(());
         }
-        match self.read(&claims.session).await {
-            Ok(Some((record, state, kept))) => self.reopen(mcp, &claims.session, record, state, kept, joining),
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "an MCP session could not be read from the store"),
+        if let Some((record, state, kept)) = self.read(&claims.session).await?
+            && record.user == *joining.user.user
+            && Tokens::restored(state.used, state.given).accepts(claims.serial)
+        {
+            self.reopen(mcp, &claims.session, record, state, kept, joining);
         }
+        Ok(())
+    }
+
+    /// Ends a session that is in the store, and that nobody has come back to since the start; whether there is one.
+    pub(in crate::mcp) async fn end_stored(&self, mcp: &Mcp, id: &str) -> Result<bool, StoreError> {
+        let Some(keeper) = &self.keeper else { return Ok(false) };
+        let _reading = keeper.reading(id).await;
+        let is_there = mcp.sessions.find(id).is_none() && !keeper.is_ending(id);
+        if !is_there || records::read_state(keeper.store(), id).await?.is_none() {
+            return Ok(false);
+        }
+        keeper.end(id);
+        Ok(true)
     }
 
     async fn read(&self, id: &str) -> Result<Option<(SessionRecord, StateRecord, Kept)>, StoreError> {
@@ -123,7 +132,7 @@ impl Recoveries {
             client => client.flatten(),
         };
         let until = now + left_ms;
-        let broken_off = BrokenOff::of(&kept, &state.asked);
+        let broken_off = BrokenOff::of(&kept, &state);
         let begun = kept.calls.iter().map(|(order, _)| *order).fold(kept.head.begun, u64::max);
         let peer = Peer::going_on(client, record.level, record.is_initialized, begun, kept.head.last.0);
         let recovery = Recovery::restored(kept, self.window_ms, until);
@@ -143,17 +152,18 @@ impl Recoveries {
             session.subscribe(uri);
         }
         let Ok(opened) = mcp.open_place(joining.user, id) else { return session.end() };
+        session.record.opened_at(record.opened_unix_ms);
         let recoverable = self.hold(&session, joining.topic, present);
         *recoverable.broken_off.lock() = Some(broken_off);
         recoverable.keep(opened.place, opened.session, opened.token);
-        mcp.connections.recalled(&session, record.opened_unix_ms);
+        mcp.connections.recalled(&session);
         self.put_away(&recoverable, until, bytes);
     }
 
     /// Goes through what the process before left in the store: takes sessions away whose time is over, and notes of the others until
     /// when their clients may come back. Within a runtime, before anybody is served.
     pub(in crate::mcp) async fn resume(&self, mcp: &Arc<Mcp>) -> Result<(), StoreError> {
-        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let Some(keeper) = &self.keeper else { return Recoveries::forget_stored(mcp.workflows.store()).await };
         let wall_ms = clock::unix_micros() / 1_000;
         let mut after = String::new();
         let mut is_any = false;
@@ -170,8 +180,9 @@ impl Recoveries {
                     continue;
                 };
                 is_any = true;
-                if state.until_unix_ms.is_none() {
-                    state.until_unix_ms = Some(wall_ms + self.window_ms);
+                let latest = wall_ms + self.window_ms;
+                if state.until_unix_ms.is_none_or(|until| until > latest) {
+                    state.until_unix_ms = Some(latest);
                     changes.extend(Change::state(&id, &state));
                 }
             }
@@ -181,20 +192,36 @@ impl Recoveries {
             let mcp = Arc::downgrade(mcp);
             let window = Duration::from_millis(self.window_ms);
             tokio::spawn(async move {
-                tokio::time::sleep(window).await;
-                let Some(mcp) = mcp.upgrade() else { return };
-                if let Err(error) = mcp.recoveries.sweep(&mcp).await {
-                    tracing::warn!(%error, "MCP sessions whose time is over could not be taken out of the store");
+                loop {
+                    tokio::time::sleep(window).await;
+                    let Some(mcp) = mcp.upgrade() else { return };
+                    match mcp.recoveries.sweep(&mcp).await {
+                        Ok(()) => return,
+                        Err(error) => {
+                            tracing::warn!(%error, "MCP sessions whose time is over could not be taken out of the store");
+                        }
+                    }
                 }
             });
         }
         Ok(())
     }
 
-    /// Takes sessions out of the store to which nobody has come back in time.
+    /// Takes all sessions out of a store: they are in memory alone from here on.
+    pub(in crate::mcp) async fn forget_stored(store: &Store) -> Result<(), StoreError> {
+        loop {
+            let ids = records::read_ids(store, "").await?;
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let gone: Vec<_> = ids.iter().flat_map(|id| Change::session_gone(id)).collect();
+            store.change(move |transaction| gone.iter().try_for_each(|change| change.make(transaction))).await?;
+        }
+    }
+
+    /// Takes sessions of processes before out of the store to which nobody has come back in time.
     async fn sweep(&self, mcp: &Mcp) -> Result<(), StoreError> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        let wall_ms = clock::unix_micros() / 1_000;
         let mut after = String::new();
         loop {
             let ids = records::read_ids(keeper.store(), &after).await?;
@@ -203,8 +230,8 @@ impl Recoveries {
             for id in ids {
                 let _reading = keeper.reading(&id).await;
                 let state = records::read_state(keeper.store(), &id).await?;
-                let is_over = state.is_none_or(|state| state.until_unix_ms.is_some_and(|until| until <= wall_ms));
-                if is_over && mcp.sessions.find(&id).is_none() {
+                let is_before = state.is_none_or(|state| state.process != keeper.process());
+                if is_before && mcp.sessions.find(&id).is_none() {
                     keeper.end(&id);
                 }
             }
@@ -215,7 +242,12 @@ impl Recoveries {
 impl Session {
     /// Settles what the process before left, now that the client is back.
     pub(in crate::mcp) fn settle(self: &Arc<Self>, recoverable: &Recoverable) {
-        let broken_off = recoverable.broken_off.lock().take();
+        let broken_off = recoverable.broken_off.lock().as_mut().map(|left| BrokenOff {
+            calls: std::mem::take(&mut left.calls),
+            // They count as left until their answers are said.
+            requests: left.requests.clone(),
+            questions: std::mem::take(&mut left.questions),
+        });
         let Some(BrokenOff { calls, requests, questions }) = broken_off else { return };
         let route = self.standing();
         for question in questions {
@@ -224,6 +256,7 @@ impl Session {
         for id in requests {
             self.refuse(Some(&id), &error::other(jsonrpc::INTERNAL_ERROR, ASK_AGAIN, None), route);
         }
+        *recoverable.broken_off.lock() = None;
         for (number, request) in calls {
             self.go_on(number, &request);
         }
@@ -244,7 +277,9 @@ impl Session {
         }
         let tool = call.params.string("name").and_then(|name| self.server.catalog().tools.find(&name).cloned());
         match tool {
-            Some(tool) if call.method == TOOLS_CALL && tool.on_restart == OnRestart::Rerun => self.serve(call, route),
+            Some(tool) if call.method == TOOLS_CALL && tool.on_restart == OnRestart::Rerun => {
+                self.serve_again(call, route)
+            }
             Some(tool) => self.fail_broken_off(call, Subject::Tool(tool)),
             None => self.fail_broken_off(call, Subject::Other),
         }

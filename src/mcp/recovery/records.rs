@@ -29,6 +29,10 @@ const CALLS: Table = Table("mcp_session_calls");
 
 /// Bytes of a part.
 const PART_BYTES: usize = 512 << 10;
+/// Parts of a message: the largest is a result, of `RESOURCE_BYTES_MAX`.
+const MESSAGE_PARTS_MAX: u8 = 4;
+/// Parts of a call: such a result or a request of `REQUEST_BYTES_MAX` as a JSON string, which doubles quotation marks, and its ids.
+const CALL_PARTS_MAX: u8 = 8;
 /// Entries that are read at once.
 const PAGE: usize = 64;
 
@@ -49,8 +53,12 @@ pub(super) struct SessionRecord {
 /// How a session stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StateRecord {
+    /// Which process stored it.
+    pub(super) process: u64,
     /// The ids of requests under way that are no calls of tools, each as JSON text.
     pub(super) asked: Vec<String>,
+    /// The ids of requests to the client that wait for it.
+    pub(super) asking: Vec<u64>,
     pub(super) used: u64,
     pub(super) given: u64,
     pub(super) last: u64,
@@ -127,10 +135,13 @@ enum CallState {
 }
 
 /// One change of what is stored.
+#[derive(Clone)]
 pub(super) enum Change {
     Put(Table, Vec<u8>, Vec<u8>),
-    /// Takes all parts of what has that key away.
-    Delete(Table, Vec<u8>),
+    /// Takes what has that key away, which has so many parts at most.
+    Delete(Table, Vec<u8>, u8),
+    /// Takes everything away whose key begins so.
+    DeleteAll(Table, Vec<u8>),
 }
 
 impl Change {
@@ -149,12 +160,12 @@ impl Change {
     }
 
     pub(super) fn message_gone(id: &str, position: Position) -> Self {
-        Change::Delete(MESSAGES, numbered(id, position.0))
+        Change::Delete(MESSAGES, numbered(id, position.0), MESSAGE_PARTS_MAX)
     }
 
     pub(super) fn call(id: &str, order: u64, call: Option<&KeptCall>) -> Vec<Self> {
         let key = numbered(id, order);
-        let Some(call) = call else { return vec![Change::Delete(CALLS, key)] };
+        let Some(call) = call else { return vec![Change::Delete(CALLS, key, CALL_PARTS_MAX)] };
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let state = match &call.state {
             KeptState::Running { request } => CallState::Running(text(request)),
@@ -172,20 +183,26 @@ impl Change {
 
     /// All of a session's.
     pub(super) fn session_gone(id: &str) -> [Self; 4] {
-        [STATES, SESSIONS, MESSAGES, CALLS].map(|table| Change::Delete(table, id.as_bytes().to_vec()))
+        [STATES, SESSIONS, MESSAGES, CALLS].map(|table| Change::DeleteAll(table, id.as_bytes().to_vec()))
     }
 
     pub(super) fn bytes(&self) -> usize {
         match self {
             Change::Put(_, key, value) => key.len() + value.len(),
-            Change::Delete(_, key) => key.len(),
+            Change::Delete(_, key, _) | Change::DeleteAll(_, key) => key.len(),
         }
     }
 
     pub(super) fn make(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         match self {
             Change::Put(table, key, value) => transaction.put(*table, key.clone(), value.clone()),
-            Change::Delete(table, prefix) => {
+            Change::Delete(table, key, parts) => {
+                for part in 0..*parts {
+                    transaction.delete(*table, [&key[..], &[part]].concat());
+                }
+                Ok(())
+            }
+            Change::DeleteAll(table, prefix) => {
                 for (key, _) in transaction.range(*table, &Keys::beginning_with(prefix.clone()), usize::MAX >> 1)? {
                     transaction.delete(*table, key);
                 }
@@ -273,9 +290,11 @@ pub(super) async fn read_state(store: &Store, id: &str) -> Result<Option<StateRe
     read_one(store, STATES, id).await
 }
 
-/// The ids of some sessions behind one, in their order.
+/// The ids of some sessions behind one, in their order; none for the first.
 pub(super) async fn read_ids(store: &Store, after: &str) -> Result<Vec<String>, StoreError> {
-    let page = store.range(STATES, Keys::onwards([after.as_bytes(), &[u8::MAX]].concat()), PAGE).await?;
+    // No number of a part is as high.
+    let from = if after.is_empty() { Vec::new() } else { [after.as_bytes(), &[u8::MAX]].concat() };
+    let page = store.range(STATES, Keys::onwards(from), PAGE).await?;
     let ids = page.into_iter().filter_map(|(key, _)| String::from_utf8(key.strip_suffix(&[0])?.to_vec()).ok());
     Ok(ids.collect())
 }

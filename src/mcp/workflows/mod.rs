@@ -109,6 +109,11 @@ struct NewRunOf {
 }
 
 impl Workflows {
+    /// Where they are kept.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Workflows that are kept in a store.
     pub(super) fn new(store: Store, endpoint: Option<Endpoint>) -> Self {
         Workflows {

@@ -134,6 +134,11 @@ impl Asking {
         ids.into_iter().map(|id| cancelled(id, "the call that asked has ended")).collect()
     }
 
+    /// The ids of those that wait.
+    pub fn ids(&self) -> impl Iterator<Item = AskId> + '_ {
+        self.waiting.keys().copied()
+    }
+
     /// Requests that wait.
     pub fn len(&self) -> usize {
         self.waiting.len()

@@ -243,11 +243,26 @@ impl Executions {
         answers.collect()
     }
 
-    /// Hands out what is to be stored: by its order each call that has changed; none for one that is there no longer.
-    pub fn unsaved(&mut self) -> Vec<(u64, Option<KeptCall>)> {
-        let changed = self.changed.as_mut().map(std::mem::take).unwrap_or_default();
-        let kept = |number: Option<CallNumber>| Some(self.by_number.get(&number?)?.kept());
-        changed.into_iter().map(|(order, number)| (order, kept(number))).collect()
+    /// Hands out what is to be stored: by its order each call that has changed; none for one that is there no longer. Where that is
+    /// more than so many bytes, it is some of those that are there, and the rest is left.
+    pub fn unsaved(&mut self, bytes_max: usize) -> Vec<(u64, Option<KeptCall>)> {
+        let Some(changed) = &mut self.changed else { return Vec::new() };
+        let mut unsaved = Vec::new();
+        let mut bytes = 0;
+        let kept = |number: CallNumber| self.by_number.get(&number).map(Execution::kept);
+        for (order, number) in &*changed {
+            let Some(kept) = number.and_then(kept) else { continue };
+            if !unsaved.is_empty() && bytes + kept.bytes() > bytes_max {
+                changed.retain(|order, _| unsaved.iter().all(|(taken, _)| taken != order));
+                return unsaved;
+            }
+            bytes += kept.bytes();
+            unsaved.push((*order, Some(kept)));
+        }
+        let gone = std::mem::take(changed).into_keys().filter(|order| unsaved.iter().all(|(taken, _)| taken != order));
+        let gone: Vec<_> = gone.map(|order| (order, None)).collect();
+        unsaved.extend(gone);
+        unsaved
     }
 
     fn change(&mut self, number: CallNumber) {

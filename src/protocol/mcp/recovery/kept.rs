@@ -7,8 +7,7 @@ use serde_json::value::RawValue;
 use super::{Position, Sending};
 use crate::protocol::Time;
 
-/// What is to be stored of a session: its calls, then its messages, then its head, then what is to be taken away. What is behind the
-/// head's last position does not count.
+/// What is to be stored of a session: all of it at once, or nothing.
 #[derive(Clone, Debug)]
 pub struct Unsaved {
     /// What is in the place of what was there before.
@@ -87,4 +86,15 @@ pub enum KeptState {
     Forgotten,
     /// Its client took it back.
     TakenBack,
+}
+
+impl KeptCall {
+    /// Bytes of what it has that may be long.
+    pub fn bytes(&self) -> usize {
+        let text = match &self.state {
+            KeptState::Running { request: text } | KeptState::Answered { text, .. } => text.len(),
+            KeptState::Forgotten | KeptState::TakenBack => 0,
+        };
+        text + self.ids.iter().map(CompactString::len).sum::<usize>() + self.key.as_ref().map_or(0, |key| key.len())
+    }
 }

@@ -146,6 +146,12 @@ impl EventLog {
         UnsavedMessages { messages, gone: std::mem::take(&mut storing.gone), upto: Position(upto) }
     }
 
+    /// What is to be stored, if nothing is.
+    pub(super) fn nothing_unsaved(&self) -> UnsavedMessages {
+        let upto = Position(self.storing.as_ref().map_or(0, |storing| storing.handed));
+        UnsavedMessages { upto, ..UnsavedMessages::default() }
+    }
+
     /// Whether there is something to store.
     pub fn has_unsaved(&self) -> bool {
         self.storing.as_ref().is_some_and(|storing| storing.handed < self.last || !storing.gone.is_empty())

@@ -101,15 +101,23 @@ impl Recovery {
         (self.has_changed, self.is_touched) = (true, true);
     }
 
-    /// Hands out what is to be stored, about so many bytes of messages and all of calls; none where there is nothing. Until that
-    /// is [`Recovery::saved`] nothing else is handed out so.
+    /// Notes that something has changed that is stored with its state.
+    pub fn stir(&mut self) {
+        self.has_changed = true;
+    }
+
+    /// Hands out what is to be stored, about so many bytes of calls, or where that is all of them, as many of messages as well; none
+    /// where there is nothing. Until that is [`Recovery::saved`] nothing else is handed out so.
     pub fn unsaved(&mut self, bytes_max: usize) -> Option<Unsaved> {
         if !self.has_unsaved() {
             return None;
         }
         self.has_changed = false;
         let is_touched = std::mem::take(&mut self.is_touched);
-        let messages = self.log.unsaved(bytes_max);
+        let calls = self.executions.unsaved(bytes_max);
+        // An answer is in the store no sooner than that its call has ended.
+        let messages =
+            if self.executions.has_unsaved() { self.log.nothing_unsaved() } else { self.log.unsaved(bytes_max) };
         let until = match self.state {
             Attachment::Detached { until } => Some(until),
             Attachment::Attached | Attachment::Ended => None,
@@ -122,7 +130,6 @@ impl Recovery {
             begun: self.executions.begun(),
             until,
         };
-        let calls = self.executions.unsaved();
         Some(Unsaved { head, is_touched, messages: messages.messages, gone: messages.gone, upto: messages.upto, calls })
     }
 

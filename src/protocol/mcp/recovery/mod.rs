@@ -50,6 +50,8 @@ pub const EXECUTIONS_MAX: usize = 4_096;
 pub const EXECUTION_NAME_BYTES_MAX: usize = 262_144;
 /// Bytes of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+/// Bytes of the URIs that a session which is stored may be subscribed to: they are stored together.
+pub const STORED_SUBSCRIPTION_BYTES_MAX: usize = 65_536;
 /// Field of a request's `_meta` that names a call, whatever its id.
 pub const IDEMPOTENCY_KEY: &str = "idempotencyKey";
 /// Event that tells a client that messages are missing: `{"from": n, "to": m, "dropped": count}`.
