@@ -8,6 +8,7 @@ use std::time::Duration;
 use bennu::Endpoint;
 use bennu::channel::{Channel, HistoryOptions, JoinCx, Payload, Refusal};
 use bennu::mcp::auth::Development;
+use bennu::mcp::deployment::Deployment;
 use bennu::mcp::{CallContext, Mcp, McpServer, Tool};
 use bennu::testing::Client;
 use serde_json::{Map, Value, json};
@@ -57,15 +58,26 @@ async fn rounds(mut round: impl AsyncFnMut()) {
 
 #[test]
 fn a_hundred_thousand_sessions_that_are_dropped_leave_nothing() {
-    play(drop_sessions());
+    play(drop_sessions(false));
 }
 
-async fn drop_sessions() {
+#[test]
+fn a_hundred_thousand_sessions_that_are_stored_leave_nothing_in_the_store_either() {
+    play(drop_sessions(true));
+}
+
+/// The store is in memory, and so among the bytes.
+async fn drop_sessions(is_stored: bool) {
     let count = |_: Map<String, Value>, _: CallContext| async { Ok("counted") };
     let tool = Tool::untyped("count", json!({"type": "object"}), count);
     let server = McpServer::builder("lab").tools([tool]).build().expect("a server");
     let endpoint = Endpoint::start();
-    let mcp = Mcp::builder(&endpoint, Development).server(server).build().expect("one server");
+    let mcp = Mcp::builder(&endpoint, Development)
+        .deployment(&Deployment::in_memory())
+        .settings(|settings| settings.stores_sessions = is_stored)
+        .server(server)
+        .build()
+        .expect("one server");
     let socket = mcp.routes(endpoint.socket("/socket")).build();
     let visit = async |token: Value| {
         let client = Client::new().connect(&socket).await.expect("everyone may connect");
