@@ -1,11 +1,16 @@
-//! The sessions on channels as their operator sees them: which there are, how they do, what happens to them, and their end.
+//! The sessions on channels and over HTTP as their operator sees them: which there are, how they do, what happens to them, and
+//! their end.
+
+mod http;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use http::Visits;
+pub(crate) use http::{HttpCarrier, Visit};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -22,7 +27,7 @@ use crate::protocol::mcp::recovery::Attachment;
 /// Milliseconds without a message of its client after which a session is idle.
 const IDLE_AFTER_MS: u64 = 60_000;
 
-/// One session on a channel, at one moment.
+/// One session, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
@@ -32,6 +37,8 @@ pub struct SessionInfo {
     pub user: String,
     /// The server that it is with.
     pub server: String,
+    /// What its messages come by.
+    pub carrier: SessionCarrier,
     /// Whether its client is there.
     #[serde(flatten)]
     pub state: SessionState,
@@ -51,14 +58,25 @@ pub struct SessionInfo {
     pub recoverable: bool,
 }
 
-/// Whether a session's client is there.
+/// What a session's messages come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SessionCarrier {
+    /// A channel of a socket.
+    Channel,
+    /// Requests over HTTP, of a client that opened with `initialize`.
+    Http,
+}
+
+/// Whether a session's client is there. Over HTTP it is while a request or a stream is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SessionState {
     /// It is.
     Connected,
-    /// It has lost its connection, and may come back.
+    /// It has lost its connection, or over HTTP has nothing open, and may come back.
     Detached {
         /// For so many milliseconds.
         left_ms: u64,
@@ -72,9 +90,10 @@ pub enum SessionState {
 pub enum SessionHealth {
     /// It sent a message on the session within the last minute.
     Active,
-    /// It sent none for longer, but its socket lives.
+    /// It sent none for longer, but its socket lives, or a stream is open.
     Idle,
-    /// Its socket sent no frame for longer than half of [`Settings::heartbeat_timeout_ms`](super::Settings), or is gone.
+    /// Its socket sent no frame for longer than half of [`Settings::heartbeat_timeout_ms`](super::Settings), or is gone; over HTTP,
+    /// nothing is open.
     Silent,
 }
 
@@ -85,7 +104,8 @@ pub enum SessionHealth {
 pub enum SessionChange {
     /// It has begun.
     Opened,
-    /// Its client has lost its connection, and may come back.
+    /// Its client has lost its connection, and may come back. Over HTTP its last stream broke off, and nothing else is open: of one
+    /// that has got all its answers this is not told.
     Detached,
     /// Its client has come back, or has taken it over on another connection.
     Resumed,
@@ -132,9 +152,11 @@ pub struct SessionNotice<'a> {
     pub user: &'a str,
     /// The server that it is with.
     pub server: &'a str,
+    /// What its messages come by.
+    pub carrier: SessionCarrier,
 }
 
-/// The sessions on channels together, and what was counted since the start.
+/// The sessions together, and what was counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SessionStats {
@@ -159,7 +181,7 @@ pub struct SessionStats {
 /// Who is told what happens.
 pub(super) type Hook = Box<dyn Fn(&SessionNotice<'_>) + Send + Sync>;
 
-/// The sessions on channels of a node.
+/// The sessions of a node that others see.
 #[derive(Default)]
 pub(super) struct Connections {
     by_id: Mutex<BTreeMap<Box<str>, Weak<Session>>>,
@@ -170,9 +192,11 @@ pub(super) struct Connections {
     expired: AtomicU64,
     kicked: AtomicU64,
     bad_tokens: AtomicU64,
+    /// Sessions over HTTP of which nothing is open.
+    away: AtomicUsize,
 }
 
-/// What is noted of one session. Empty for one that is not on a channel.
+/// What is noted of one session. Empty for one that is neither on a channel nor over HTTP, as that of a stateless request.
 #[derive(Default)]
 pub(super) struct Record {
     opened_unix_ms: OnceLock<u64>,
@@ -180,12 +204,16 @@ pub(super) struct Record {
     active: AtomicU64,
     resumed: AtomicU64,
     channel: Mutex<Option<Handle<Info>>>,
+    /// What holds it, over HTTP.
+    http: OnceLock<Box<dyn HttpCarrier>>,
+    visits: Mutex<Visits>,
     end: OnceLock<Ending>,
     is_told: OnceLock<()>,
 }
 
-#[derive(Clone, Copy)]
-enum Ending {
+/// How a session ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
     Expired,
     By(SessionEnd),
 }
@@ -262,8 +290,12 @@ impl Connections {
 
     /// A session has begun on a channel.
     pub(super) fn opened(&self, session: &Arc<Session>, channel: Handle<Info>) {
-        session.record.touch();
         *session.record.channel.lock() = Some(channel);
+        self.begin(session);
+    }
+
+    fn begin(&self, session: &Arc<Session>) {
+        session.record.touch();
         session.record.opens();
         self.by_id.lock().insert(session.id().into(), Arc::downgrade(session));
         count(&self.opened);
@@ -299,6 +331,7 @@ impl Connections {
             return;
         }
         self.by_id.lock().remove(session.id());
+        self.visits_ended(session);
         match record.end.get() {
             Some(Ending::Expired) => {
                 count(&self.expired);
@@ -319,7 +352,7 @@ impl Connections {
     fn tell(&self, session: &Session, change: SessionChange) {
         let Some(hook) = &self.hook else { return };
         let (id, user, server) = (session.id(), &*session.user.user, &*session.server.name);
-        let notice = SessionNotice { change, id, user, server };
+        let notice = SessionNotice { change, id, user, server, carrier: session.carrier() };
         if catch_unwind(AssertUnwindSafe(|| hook(&notice))).is_err() {
             tracing::error!(?change, "a hook of session events panicked");
         }
@@ -331,17 +364,37 @@ impl Connections {
 }
 
 impl Session {
+    fn carrier(&self) -> SessionCarrier {
+        if self.record.http.get().is_some() { SessionCarrier::Http } else { SessionCarrier::Channel }
+    }
+
+    /// Whether its client is there; none where it has ended.
+    fn state(&self) -> Option<SessionState> {
+        if let Some(http) = self.record.http.get() {
+            return Some(if self.is_visited() {
+                SessionState::Connected
+            } else {
+                SessionState::Detached { left_ms: http.left_ms() }
+            });
+        }
+        match self.standing().recovery(|recovery| recovery.state()) {
+            None | Some(Attachment::Attached) => Some(SessionState::Connected),
+            Some(Attachment::Detached { until }) => Some(SessionState::Detached { left_ms: until.since(clock::now()) }),
+            Some(Attachment::Ended) => None,
+        }
+    }
+
     fn info(&self) -> Option<SessionInfo> {
-        let state = match self.standing().recovery(|recovery| recovery.state()) {
-            None | Some(Attachment::Attached) => SessionState::Connected,
-            Some(Attachment::Detached { until }) => SessionState::Detached { left_ms: until.since(clock::now()) },
-            Some(Attachment::Ended) => return None,
-        };
+        let state = self.state()?;
         let record = &self.record;
+        let http = record.http.get();
         let idle_ms = clock::now().since(Time(record.active.load(Ordering::Relaxed)));
         let socket_idle_ms = record.channel.lock().as_ref().and_then(Handle::idle_ms);
         let silent_after_ms = self.mcp.settings.heartbeat_timeout_ms / 2;
         let health = match socket_idle_ms {
+            // Between two requests nothing need be open.
+            _ if http.is_some() && idle_ms <= IDLE_AFTER_MS => SessionHealth::Active,
+            _ if http.is_some() && state == SessionState::Connected => SessionHealth::Idle,
             _ if state != SessionState::Connected => SessionHealth::Silent,
             None => SessionHealth::Silent,
             Some(ms) if ms > silent_after_ms => SessionHealth::Silent,
@@ -352,20 +405,21 @@ impl Session {
             id: self.id().to_owned(),
             user: self.user.user.to_string(),
             server: self.server.name.to_string(),
+            carrier: self.carrier(),
             state,
             health,
             opened_unix_ms: record.opened_unix_ms.get().copied()?,
             last_activity_unix_ms: unix_ms().saturating_sub(idle_ms),
             calls: self.calls_under_way(),
-            waiting: self.standing().waiting(),
+            waiting: http.map_or_else(|| self.standing().waiting(), |http| http.waiting()),
             resumed: record.resumed.load(Ordering::Relaxed),
-            recoverable: self.standing().is_recoverable(),
+            recoverable: http.is_some() || self.standing().is_recoverable(),
         })
     }
 }
 
 impl McpBuilder {
-    /// Tells a function what happens to sessions on channels. It is called where that happens, and must not block.
+    /// Tells a function what happens to sessions on channels and over HTTP. It is called where that happens, and must not block.
     pub fn on_session_event(mut self, hook: impl Fn(&SessionNotice<'_>) + Send + Sync + 'static) -> Self {
         self.hook = Some(Box::new(hook));
         self
@@ -373,7 +427,7 @@ impl McpBuilder {
 }
 
 impl Mcp {
-    /// At most `limit` sessions on channels, in the order of their ids: those that follow the id `after`, or the first.
+    /// At most `limit` sessions on channels and over HTTP, in the order of their ids: those that follow the id `after`, or the first.
     pub fn list_sessions(&self, after: Option<&str>, limit: usize) -> Vec<SessionInfo> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let found: Vec<_> = {
@@ -383,20 +437,22 @@ impl Mcp {
         found.iter().filter_map(|session| session.info()).collect()
     }
 
-    /// One session on a channel.
+    /// One session on a channel or over HTTP.
     pub fn session(&self, id: &str) -> Option<SessionInfo> {
         self.connections.find(id)?.info()
     }
 
-    /// Ends a session on a channel for good, whether its client is there or away: its channel is closed, its calls are
-    /// cancelled, and nobody comes back to it. False if there is none.
+    /// Ends a session for good, whether its client is there or away: its channel is closed, or over HTTP its streams end and its
+    /// next request gets 404; its calls are cancelled, and nobody comes back to it. False if there is none.
     pub fn end_session(&self, id: &str) -> bool {
         let Some(session) = self.connections.find(id) else { return false };
         if !session.record.note(Ending::By(SessionEnd::Kicked)) {
             return false;
         }
         count(&self.connections.kicked);
-        if !self.recoveries.end_session(&session) {
+        if let Some(http) = session.record.http.get() {
+            http.end();
+        } else if !self.recoveries.end_session(&session) {
             session.standing().close();
             session.end();
             let channel = session.record.channel.lock().take();
@@ -416,11 +472,12 @@ impl Mcp {
         self.recoveries.end_stored(self, id).await
     }
 
-    /// The sessions on channels together, and what was counted since the start.
+    /// The sessions together, and what was counted since the start.
     pub fn session_stats(&self) -> SessionStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let it = &self.connections;
-        let (all, detached) = (it.by_id.lock().len(), self.recoveries.detached());
+        let (all, away) = (it.by_id.lock().len(), it.away.load(Ordering::Relaxed));
+        let detached = self.recoveries.detached() + away;
         SessionStats {
             connected: all.saturating_sub(detached),
             detached,

@@ -64,8 +64,9 @@ use auth::{AuthRefused, Identity, McpAuth, Presented};
 pub use cancel::CancelReason;
 pub use completion::CompletionRequest;
 use connections::{Connections, Hook};
+pub(crate) use connections::{Ending, HttpCarrier, Visit};
 pub use connections::{
-    SessionChange, SessionEnd, SessionHealth, SessionInfo, SessionNotice, SessionState, SessionStats,
+    SessionCarrier, SessionChange, SessionEnd, SessionHealth, SessionInfo, SessionNotice, SessionState, SessionStats,
 };
 pub use context::CallContext;
 pub use error::CallError;

@@ -362,5 +362,8 @@ impl Running {
         }
         // Requests that were being answered get a moment to end.
         tokio::time::sleep(Duration::from_millis(drain.linger_ms)).await;
+        if let Some(mcp) = &mcp {
+            mcp.end_sessions();
+        }
     }
 }

@@ -11,7 +11,7 @@ use warp::http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use super::refusal::Refusal;
-use super::sessions::{Full, HttpSession};
+use super::sessions::{Full, HttpSession, Visiting};
 use super::stream::{EventStream, Unreadable};
 use super::{Arrival, CONNECTION_BIT, Legacy, SESSION, Shared, VERSION, empty, events, json};
 use crate::mcp::auth::Identity;
@@ -103,7 +103,7 @@ async fn open(
     tracing::debug!(session = session.id(), user = &*user.user, "an MCP session begins");
     let stream = EventStream::standing(standing, waker, http.sessions.kept());
     let opened = HttpSession::new(Arc::clone(&session), stream, Arc::clone(server), user);
-    let id = http.sessions.insert(opened).map_err(|full| {
+    let (id, _visiting) = http.sessions.insert(opened).map_err(|full| {
         session.end();
         tracing::warn!(?full, "an MCP session was refused: there are as many as there may be");
         match full {
@@ -145,7 +145,7 @@ fn session(
     server: &Arc<ServerShared>,
     user: &Identity,
     arrival: &Arrival,
-) -> Result<Arc<HttpSession>, Refusal> {
+) -> Result<Visiting, Refusal> {
     let Some(id) = arrival.one(SESSION)? else {
         return Err(Refusal::invalid("expected the header Mcp-Session-Id, or initialize first"));
     };

@@ -130,6 +130,11 @@ impl McpHttp {
         self.0.mcp.end_streams();
     }
 
+    /// Ends all sessions, because the server has stopped.
+    pub fn end_sessions(&self) {
+        self.0.sessions.end_all();
+    }
+
     fn target(&self, path: &str) -> Option<Target> {
         let rest = path.strip_prefix(PATH)?;
         if rest.is_empty() || rest == "/" {

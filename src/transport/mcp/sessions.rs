@@ -1,7 +1,8 @@
 //! The sessions of clients that opened with `initialize`: found by their id, bounded, and ended when nobody uses them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::stream::{EventStream, Kept, STANDING};
 use crate::auth::live::Resident;
 use crate::clock;
 use crate::mcp::auth::Identity;
-use crate::mcp::{Hex, Item, Mcp, Outgoing, ServerShared, Session};
+use crate::mcp::{Ending, Hex, HttpCarrier, Item, Mcp, Outgoing, ServerShared, Session, SessionEnd, Visit};
 use crate::protocol::mcp::replay::SESSION_REPLAY_BYTES_MAX;
 use crate::protocol::mcp::version::Version;
 
@@ -66,6 +67,54 @@ impl Entries {
     }
 }
 
+/// A request of a session, as long as it is served.
+pub(super) struct Visiting(Arc<HttpSession>);
+
+impl Deref for Visiting {
+    type Target = Arc<HttpSession>;
+
+    fn deref(&self) -> &Arc<HttpSession> {
+        &self.0
+    }
+}
+
+impl Drop for Visiting {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.session.leave(Visit::Request, false);
+    }
+}
+
+/// A session's place in the table.
+struct Place {
+    table: Weak<Table>,
+    id: u128,
+}
+
+impl Place {
+    fn session(&self) -> Option<(Arc<Table>, Arc<HttpSession>)> {
+        let table = self.table.upgrade()?;
+        let session = table.entries.lock().by_id.get(&self.id).cloned()?;
+        Some((table, session))
+    }
+}
+
+impl HttpCarrier for Place {
+    fn left_ms(&self) -> u64 {
+        self.session().map_or(0, |(table, session)| table.idle_ms.saturating_sub(session.idle_ms()))
+    }
+
+    fn waiting(&self) -> usize {
+        self.session().map_or(0, |(_, session)| session.waiting())
+    }
+
+    fn end(&self) {
+        if let Some(table) = self.table.upgrade() {
+            Sessions(table).end_by(self.id, SessionEnd::Kicked);
+        }
+    }
+}
+
 /// One session.
 pub(super) struct HttpSession {
     pub(super) session: Arc<Session>,
@@ -76,7 +125,6 @@ pub(super) struct HttpSession {
     /// The answers to POSTs that are streams.
     answers: Mutex<BTreeMap<u64, Arc<EventStream>>>,
     last_stream: AtomicU64,
-    readers: AtomicUsize,
     /// When a request came last, in milliseconds.
     last_used: AtomicU64,
     /// Its entry among those who are here.
@@ -105,39 +153,45 @@ impl Sessions {
         &self.0.kept
     }
 
-    /// Takes a session in and gives its id, 32 hex digits.
-    pub(super) fn insert(&self, session: HttpSession) -> Result<String, Full> {
+    /// Takes a session in and gives its id, 32 hex digits, and the request that opens it.
+    pub(super) fn insert(&self, session: HttpSession) -> Result<(String, Visiting), Full> {
         let id = Hex::draw();
+        let session = Arc::new(session);
         let (must_sweep, given_up) = {
             let mut entries = self.0.entries.lock();
             let given_up = entries.make_room(&session.user, self.0.per_user_max)?;
             if entries.by_id.len() >= self.0.sessions_max {
                 return Err(Full::Server);
             }
-            entries.by_id.insert(id, Arc::new(session));
+            entries.by_id.insert(id, Arc::clone(&session));
             (!std::mem::replace(&mut entries.is_swept, true), given_up)
         };
         if let Some(given_up) = given_up {
-            given_up.end();
+            given_up.end(Ending::By(SessionEnd::GaveWay));
         }
+        session.session.begins_over_http(Box::new(Place { table: Arc::downgrade(&self.0), id }));
         if must_sweep {
             let interval = Duration::from_millis((self.0.idle_ms / 4).clamp(1, SWEEP_MS_MAX));
             // Ends when there is no session, or no table.
             tokio::spawn(sweep(Arc::downgrade(&self.0), interval));
         }
-        Ok(Hex::of(id).as_str().to_owned())
+        Ok((Hex::of(id).as_str().to_owned(), Visiting(session)))
     }
 
     /// The session of that id, if it is one with that server and of that user. Its client is there, so it does not end now.
-    pub(super) fn find(&self, id: &str, server: &Arc<ServerShared>, user: &Identity) -> Option<Arc<HttpSession>> {
+    pub(super) fn find(&self, id: &str, server: &Arc<ServerShared>, user: &Identity) -> Option<Visiting> {
         let id = Hex::number(id)?;
-        let entries = self.0.entries.lock();
-        let session = entries.by_id.get(&id)?;
-        if !Arc::ptr_eq(&session.server, server) || session.user != *user {
-            return None;
-        }
-        session.touch();
-        Some(Arc::clone(session))
+        let session = {
+            let entries = self.0.entries.lock();
+            let session = entries.by_id.get(&id)?;
+            if !Arc::ptr_eq(&session.server, server) || session.user != *user {
+                return None;
+            }
+            session.touch();
+            Arc::clone(session)
+        };
+        session.session.visit(Visit::Request);
+        Some(Visiting(session))
     }
 
     /// Lets a session stay while its user's credential holds.
@@ -145,10 +199,10 @@ impl Sessions {
         let Some(session) = Hex::number(id).and_then(|id| self.0.entries.lock().by_id.get(&id).cloned()) else {
             return;
         };
-        let (table, ended) = (Arc::downgrade(&self.0), id.to_owned());
+        let (table, ended) = (Arc::downgrade(&self.0), Hex::number(id));
         let leave = move |_| {
-            if let Some(table) = table.upgrade() {
-                Sessions(table).end(&ended);
+            if let (Some(table), Some(ended)) = (table.upgrade(), ended) {
+                Sessions(table).end_by(ended, SessionEnd::Credential);
             }
         };
         if let Some(resident) = mcp.watch_credential(&session.user, Box::new(leave)) {
@@ -157,11 +211,25 @@ impl Sessions {
         }
     }
 
-    /// Ends a session that was found.
+    /// Ends a session that its client leaves.
     pub(super) fn end(&self, id: &str) {
-        let session = Hex::number(id).and_then(|id| self.0.entries.lock().by_id.remove(&id));
+        if let Some(id) = Hex::number(id) {
+            self.end_by(id, SessionEnd::Left);
+        }
+    }
+
+    fn end_by(&self, id: u128, why: SessionEnd) {
+        let session = self.0.entries.lock().by_id.remove(&id);
         if let Some(session) = session {
-            session.end();
+            session.end(Ending::By(why));
+        }
+    }
+
+    /// Ends all sessions: the server stops.
+    pub(super) fn end_all(&self) {
+        let all = std::mem::take(&mut self.0.entries.lock().by_id);
+        for session in all.into_values() {
+            session.end(Ending::By(SessionEnd::Shutdown));
         }
     }
 }
@@ -185,7 +253,7 @@ async fn sweep(table: Weak<Table>, interval: Duration) {
         };
         for session in idle {
             tracing::debug!(session = session.session.id(), "an MCP session that nobody uses ends");
-            session.end();
+            session.end(Ending::Expired);
         }
         if kept.is_empty() {
             return;
@@ -210,7 +278,6 @@ impl HttpSession {
             user,
             answers: Mutex::default(),
             last_stream: AtomicU64::new(STANDING),
-            readers: AtomicUsize::new(0),
             last_used: AtomicU64::new(clock::now().0),
             resident: OnceLock::new(),
             turn: Mutex::new(()),
@@ -288,24 +355,32 @@ impl HttpSession {
     }
 
     pub(super) fn reader_came(&self) {
-        self.readers.fetch_add(1, Ordering::Relaxed);
+        self.session.visit(Visit::Stream);
     }
 
-    pub(super) fn reader_left(&self) {
+    /// A stream's reader goes; whether it did before the stream's end.
+    pub(super) fn reader_left(&self, broke_off: bool) {
         self.touch();
-        self.readers.fetch_sub(1, Ordering::Relaxed);
+        self.session.leave(Visit::Stream, broke_off);
+    }
+
+    /// Messages that wait for its client.
+    fn waiting(&self) -> usize {
+        let answers: usize = self.answers.lock().values().map(|stream| stream.waiting()).sum();
+        self.standing.waiting() + answers
     }
 
     /// How long nobody has used it.
     fn idle_ms(&self) -> u64 {
-        if self.readers.load(Ordering::Relaxed) > 0 || self.session.under_way() > 0 {
+        if self.session.is_visited() || self.session.under_way() > 0 {
             self.touch();
             return 0;
         }
         clock::now().0.saturating_sub(self.last_used.load(Ordering::Relaxed))
     }
 
-    fn end(&self) {
+    fn end(&self, ending: Ending) {
+        self.session.ends_by(ending);
         self.session.end();
         self.standing.close();
     }

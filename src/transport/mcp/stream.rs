@@ -287,6 +287,11 @@ impl EventStream {
         self.state.lock().counted
     }
 
+    /// Messages that wait for a reader.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.lock().waiting.len() + self.outgoing.waiting()
+    }
+
     fn leave(&self, reader: u64) {
         let mut state = self.state.lock();
         if state.reader == reader {
@@ -335,7 +340,7 @@ impl Stream for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.stream.leave(self.number);
-        self.session.reader_left();
+        self.session.reader_left(!self.is_over);
     }
 }
 

@@ -6,10 +6,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bennu::mcp::auth::{Development, McpAuth};
-use bennu::mcp::{CallContext, Mcp, McpServer, NoArguments, Resource, Tool};
+use bennu::mcp::{CallContext, Mcp, McpServer, NoArguments, Resource, SessionCarrier, SessionNotice, Tool};
 use bennu::server::{Held, McpHttpOptions, Running};
 use bennu::{Endpoint, Server};
 use serde_json::{Value, json};
@@ -36,7 +36,9 @@ pub struct Lab {
     told: Mutex<Receiver<&'static str>>,
     /// What was said in each session.
     said: Mutex<BTreeMap<String, Arc<Said>>>,
-    mcp: Arc<Mcp>,
+    pub mcp: Arc<Mcp>,
+    /// What happened to its sessions.
+    events: Arc<Mutex<Vec<String>>>,
     address: SocketAddr,
     running: Mutex<Option<Running>>,
     runtime: Runtime,
@@ -115,7 +117,13 @@ impl Lab {
             .build()
             .expect("a server");
         let other = McpServer::builder("other").build().expect("a server");
-        let mcp = Mcp::builder(&endpoint, auth).server(server.clone()).server(other).build().expect("servers");
+        let events = Arc::<Mutex<Vec<String>>>::default();
+        let heard = Arc::clone(&events);
+        let hook = move |notice: &SessionNotice<'_>| {
+            assert_eq!(notice.carrier, SessionCarrier::Http);
+            heard.lock().expect("no panic").push(format!("{:?}", notice.change));
+        };
+        let mcp = Mcp::builder(&endpoint, auth).on_session_event(hook).server(server.clone()).server(other).build().expect("servers");
         let running = Server::new(&endpoint)
             .mcp(&mcp)
             .options(|options| change(&mut options.mcp))
@@ -129,6 +137,7 @@ impl Lab {
             told: Mutex::new(told),
             said: Mutex::default(),
             mcp,
+            events,
             address,
             running: Mutex::new(Some(running)),
             runtime,
@@ -139,6 +148,22 @@ impl Lab {
     #[track_caller]
     pub fn told(&self) -> &'static str {
         self.told.lock().expect("no panic").recv_timeout(DEADLINE).expect("a call tells")
+    }
+
+    /// What happened to sessions since this was asked last.
+    pub fn events(&self) -> Vec<String> {
+        std::mem::take(&mut *self.events.lock().expect("no panic"))
+    }
+
+    /// Waits until so many things have happened to sessions, and says which.
+    #[track_caller]
+    pub fn wait_for_events(&self, count: usize) -> Vec<String> {
+        let end = Instant::now() + DEADLINE;
+        while self.events.lock().expect("no panic").len() < count {
+            assert!(Instant::now() < end, "{:?}", self.events());
+            std::thread::yield_now();
+        }
+        self.events()
     }
 
     pub fn held(&self) -> Held {

@@ -1,6 +1,7 @@
 //! MCP over HTTP: what is refused, both eras, streams and their ends.
 
 mod checks;
+mod connections;
 mod lab;
 mod sessions;
 mod stateless;
