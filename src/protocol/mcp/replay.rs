@@ -2,15 +2,16 @@
 //!
 //! Source: MCP 2025-03-26 to 2025-11-25, Streamable HTTP, "Resumability and Redelivery".
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::Bytes;
 
+use super::recovery::{Class, EventLog, Position, RECOVERY_BYTES_MAX, RECOVERY_EVENTS_MAX};
+
 /// Events that a stream keeps for clients that come back.
-pub const REPLAY_EVENTS_MAX: usize = 1_024;
+pub const REPLAY_EVENTS_MAX: usize = RECOVERY_EVENTS_MAX;
 /// Bytes of events that a stream keeps for clients that come back; the last event is kept whatever its size.
-pub const REPLAY_BYTES_MAX: usize = 1_048_576;
+pub const REPLAY_BYTES_MAX: usize = RECOVERY_BYTES_MAX;
 /// Bytes that all ended streams of a session keep, what nobody has read included; the oldest streams go.
 pub const SESSION_REPLAY_BYTES_MAX: usize = 4 << 20;
 /// Bytes that all streams of a server keep. Above it they give up what was read of them already; what nobody has read stays,
@@ -67,42 +68,33 @@ pub enum NotKept {
     },
 }
 
-/// The last events of a stream, each as it was sent.
+/// The last events of a stream, each as it was sent: an [`EventLog`] whose messages are handed out as they come. So nothing in it
+/// waits, and the oldest go above the bounds, but never the last.
 #[derive(Clone, Debug, Default)]
-pub struct ReplayLog {
-    events: VecDeque<Bytes>,
-    bytes: usize,
-    /// The number of the last event.
-    last: u64,
-}
+pub struct ReplayLog(EventLog);
 
 impl ReplayLog {
     /// Takes the next event, which `encode` writes with its number. Above the bounds the oldest go.
     pub fn append(&mut self, encode: impl FnOnce(u64) -> Bytes) -> &Bytes {
-        self.last += 1;
-        let event = encode(self.last);
-        self.bytes += event.len();
-        self.events.push_back(event);
-        while self.events.len() > REPLAY_EVENTS_MAX || (self.bytes > REPLAY_BYTES_MAX && self.events.len() > 1) {
-            self.bytes -= self.events.pop_front().map_or(0, |event| event.len());
-        }
-        self.events.back().expect("the last event is kept")
+        // What could be dropped was dropped before it became an event: of these none is worth more than another.
+        self.0.append(Class::Response, encode(self.last() + 1));
+        self.0.take(usize::MAX);
+        &self.0.newest().expect("the last event is kept").text
     }
 
     /// Forgets all events.
     pub fn forget(&mut self) {
-        self.events = VecDeque::new();
-        self.bytes = 0;
+        self.0.forget_sent();
     }
 
     /// Bytes of the kept events.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.bytes()
     }
 
     /// The number of the last event; 0 if there was none.
     pub fn last(&self) -> u64 {
-        self.last
+        self.0.last().0
     }
 
     /// The events later than `after`, oldest first.
@@ -110,16 +102,11 @@ impl ReplayLog {
     /// # Errors
     /// [`NotKept`]: some of them have gone, or `after` is no event.
     pub fn after(&self, after: u64) -> Result<impl Iterator<Item = &Bytes>, NotKept> {
-        if after > self.last {
-            return Err(NotKept::NeverSent { after, last: self.last });
+        if after > self.last() {
+            return Err(NotKept::NeverSent { after, last: self.last() });
         }
-        // At most REPLAY_EVENTS_MAX are kept, so the conversions lose nothing.
-        let kept = self.events.len() as u64;
-        let wanted = self.last - after;
-        if wanted > kept {
-            return Err(NotKept::Gone { after, oldest: self.last - kept + 1 });
-        }
-        Ok(self.events.iter().skip((kept - wanted) as usize))
+        let later = self.0.after(Position(after)).map_err(|gap| NotKept::Gone { after, oldest: gap.to + 1 })?;
+        Ok(later.map(|event| &event.text))
     }
 }
 
@@ -181,7 +168,7 @@ mod tests {
             let mut log = ReplayLog::default();
             for size in &sizes {
                 log.append(|seq| Bytes::from(format!("{seq} ").into_bytes().into_iter().chain(vec![b'x'; *size]).collect::<Vec<_>>()));
-                prop_assert!(log.bytes <= REPLAY_BYTES_MAX);
+                prop_assert!(log.bytes() <= REPLAY_BYTES_MAX);
             }
             if let Ok(events) = log.after(read) {
                 let numbers: Vec<u64> = events.map(|event| {

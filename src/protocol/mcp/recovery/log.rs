@@ -246,6 +246,32 @@ impl EventLog {
         Taken { gap, messages, has_more }
     }
 
+    /// The messages later than a position, oldest first, whether they were handed out or not. Nothing is handed out by that.
+    ///
+    /// # Errors
+    /// What is missing among them.
+    pub fn after(&self, position: Position) -> Result<impl Iterator<Item = &Sending>, Gap> {
+        let start = self.kept.partition_point(|message| message.position <= position);
+        let later = self.kept.range(start..);
+        match gap(position.0, later.clone().map(|message| message.position.0), self.last.max(position.0)) {
+            Some(gap) => Err(gap),
+            None => Ok(later),
+        }
+    }
+
+    /// Lets go all that was handed out.
+    pub fn forget_sent(&mut self) {
+        while self.kept.front().is_some_and(|first| first.position.0 <= self.sent) {
+            self.remove(0);
+        }
+        self.kept.shrink_to_fit();
+    }
+
+    /// The last message, if it is kept.
+    pub fn newest(&self) -> Option<&Sending> {
+        self.kept.back().filter(|newest| newest.position.0 == self.last)
+    }
+
     /// Whether a message is kept.
     pub fn has(&self, position: Position) -> bool {
         self.kept.binary_search_by_key(&position, |message| message.position).is_ok()

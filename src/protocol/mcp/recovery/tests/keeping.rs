@@ -148,3 +148,24 @@ fn nobody_comes_back_when_the_time_is_over_or_the_client_left() {
     assert_eq!((recovery.attach(1, None, Time(0)), recovery.log().len()), (Err(Stale), 0));
     assert_eq!(recovery.state(), Attachment::Ended);
 }
+
+#[test]
+fn what_follows_a_position_is_read_without_being_handed_out_and_what_is_missing_is_told() {
+    let mut log = log(&[Class::Response; 4]);
+    let read = |log: &EventLog, after| {
+        log.after(Position(after)).map(|later| later.map(|message| message.position.0).collect::<Vec<_>>())
+    };
+    assert_eq!((read(&log, 0), read(&log, 4), read(&log, 9)), (Ok(vec![1, 2, 3, 4]), Ok(vec![]), Ok(vec![])));
+    assert_eq!(positions(&log.take(2)), [1]);
+
+    log.forget_sent();
+
+    assert_eq!((read(&log, 1), read(&log, 0)), (Ok(vec![2, 3, 4]), Err(Gap { from: 1, to: 1, dropped: 1 })));
+    assert_eq!(
+        (positions(&log.take(ALL)), log.newest().map(|newest| newest.position)),
+        (vec![2, 3, 4], Some(Position(4)))
+    );
+    log.forget_sent();
+    assert_eq!((log.newest(), log.bytes(), read(&log, 3)), (None, 0, Err(Gap { from: 4, to: 4, dropped: 1 })));
+    assert_eq!(log.append(Class::Event, Bytes::new()), Position(5));
+}
