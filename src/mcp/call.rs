@@ -316,7 +316,7 @@ impl Call {
     fn end_relayed(&self, relayed: Relayed, worked_ms: u64) {
         let Relayed { text, error } = relayed;
         let code = error.as_ref().map(|(code, _)| *code);
-        if self.route.is_recoverable()
+        if self.route.remembers_calls()
             && std::str::from_utf8(&text)
                 .ok()
                 .and_then(|text| splice::get(text, &["result"]))

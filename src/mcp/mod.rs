@@ -75,6 +75,7 @@ pub use input::InputRequest;
 pub(crate) use outgoing::{Item, Kind, Outgoing};
 pub use prompts::{Prompt, PromptOutput};
 use recovery::Recoveries;
+pub(crate) use recovery::{Asking, Once};
 use request_state::Sealer;
 pub use resources::{Resource, ResourceOutput, ResourceTemplate};
 use runs::{Publish, Runs};

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+use super::recovery::Asking;
 use crate::protocol::jsonrpc::CallNumber;
-use crate::protocol::mcp::recovery::{AskedCall, Class, Recovery, Taken, Unsaved};
+use crate::protocol::mcp::recovery::{Asked, AskedCall, Class, Recovery, RepeatRefused, Taken, Unsaved};
 use crate::protocol::mcp::{OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX};
 
 /// What sort of message waits.
@@ -60,6 +61,8 @@ pub(crate) struct Item {
 pub(crate) struct Outgoing {
     state: Mutex<State>,
     is_recoverable: bool,
+    /// The calls of its session, where it is the answer to a POST of one.
+    asking: Option<Asking>,
     wake: Box<dyn Fn() + Send + Sync>,
     /// Where its session is stored: nothing is handed out before it was.
     storing: Option<Storing>,
@@ -69,7 +72,7 @@ pub(crate) struct Outgoing {
 struct Storing {
     /// Called when there is something to store, once until it is taken.
     note: Box<dyn Fn() + Send + Sync>,
-    /// How many snapshots have been stored; none once that has failed.
+    /// The last snapshot that is stored and left nothing; none once storing has failed.
     stored: watch::Sender<Option<u64>>,
 }
 
@@ -88,18 +91,31 @@ struct State {
     is_noted: bool,
     /// Snapshots that were taken.
     snapshots: u64,
+    /// The last of these that left nothing.
+    whole: u64,
 }
 
 impl Outgoing {
     /// An empty stream; `wake` is called from any thread when there is something to take, and must not block.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Outgoing { state: Mutex::default(), is_recoverable: false, wake: Box::new(wake), storing: None }
+        Outgoing {
+            state: Mutex::default(),
+            is_recoverable: false,
+            asking: None,
+            wake: Box::new(wake),
+            storing: None,
+        }
     }
 
     /// The same for a session that can be come back to.
     pub(crate) fn recoverable(recovery: Recovery, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let state = State { recovery: Some(Box::new(recovery)), ..State::default() };
-        Outgoing { state: Mutex::new(state), is_recoverable: true, wake: Box::new(wake), storing: None }
+        Outgoing { state: Mutex::new(state), is_recoverable: true, asking: None, wake: Box::new(wake), storing: None }
+    }
+
+    /// The same for the answer to a POST, in a session that remembers its calls.
+    pub(crate) fn asking(asking: Asking, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Outgoing { asking: Some(asking), ..Outgoing::new(wake) }
     }
 
     /// The same for one that is stored; `note` is called from any thread when there is something to store, and must not block.
@@ -133,8 +149,13 @@ impl Outgoing {
     pub(crate) fn snapshot(&self, bytes_max: usize) -> Option<Unsaved> {
         let mut state = self.state.lock();
         state.is_noted = false;
-        let unsaved = state.recovery.as_mut()?.unsaved(bytes_max)?;
+        let recovery = state.recovery.as_mut()?;
+        let unsaved = recovery.unsaved(bytes_max)?;
+        let is_whole = !recovery.has_unsaved();
         state.snapshots += 1;
+        if is_whole {
+            state.whole = state.snapshots;
+        }
         Some(unsaved)
     }
 
@@ -147,7 +168,7 @@ impl Outgoing {
         };
         let mut state = self.state.lock();
         let has_more = state.recovery.as_mut().is_some_and(|recovery| recovery.saved(unsaved.upto));
-        let stored = state.snapshots;
+        let stored = state.whole;
         let wakes = has_more && !std::mem::replace(&mut state.is_woken, true);
         self.note(state);
         storing.stored.send_if_modified(|known| match known {
@@ -174,6 +195,11 @@ impl Outgoing {
         self.is_recoverable
     }
 
+    /// Whether its session remembers which calls have been run.
+    pub(crate) fn remembers_calls(&self) -> bool {
+        self.is_recoverable || self.asking.is_some()
+    }
+
     /// Adds what is no message: [`Kind::Unanswered`] or [`Kind::Pause`].
     pub(crate) fn mark(&self, kind: Kind) {
         self.push(kind, Bytes::new());
@@ -187,6 +213,10 @@ impl Outgoing {
 
     /// Adds the answer to a request, which may be asked again.
     pub(crate) fn answer(&self, number: CallNumber, kind: Kind, text: Bytes) {
+        let text = match &self.asking {
+            Some(asking) => asking.answered(number, text),
+            None => text,
+        };
         self.add(kind, text, Some(number));
     }
 
@@ -228,23 +258,64 @@ impl Outgoing {
 
     /// Notes that a request gets no answer, because its client took it back.
     pub(crate) fn unanswered(&self, number: CallNumber) {
-        if self.recovery(|recovery| recovery.take_back(number)).is_none() {
+        self.take_back(number);
+        if !self.is_recoverable {
             self.mark(Kind::Unanswered);
+        }
+    }
+
+    /// Notes that a client took a call back.
+    pub(crate) fn take_back(&self, number: CallNumber) {
+        self.recovery(|recovery| recovery.take_back(number));
+        self.with_asking(|asking| asking.with(|executions| executions.take_back(number)));
+    }
+
+    /// Looks at a call that is asked for; an id that `is_anothers` is no call's unless it is remembered as one. What is to be said
+    /// of it is added here.
+    pub(crate) fn ask(&self, call: &AskedCall, is_anothers: bool) -> Result<Asked, RepeatRefused> {
+        let asked = match &self.asking {
+            Some(asking) => Some(asking.ask(call, is_anothers)),
+            None => self.recovery(|recovery| {
+                if is_anothers && !recovery.knows(&call.id) { Ok(Asked::New) } else { recovery.ask(call) }
+            }),
+        };
+        let asked = asked.unwrap_or(Ok(Asked::New))?;
+        match &asked {
+            Asked::Again(_, text) if self.asking.is_some() => self.push(Kind::Response(None), text.clone()),
+            Asked::Again(..) => self.rouse(),
+            _ => {}
+        }
+        Ok(asked)
+    }
+
+    /// The attachment on whose stream the only call asked for goes on.
+    pub(crate) fn joined(&self) -> Option<u64> {
+        self.asking.as_ref().and_then(Asking::joined)
+    }
+
+    fn with_asking(&self, act: impl FnOnce(&Asking)) {
+        if let Some(asking) = &self.asking {
+            act(asking);
         }
     }
 
     /// Notes that a call was refused before anything ran.
     pub(crate) fn not_run(&self, number: CallNumber) {
         self.recovery(|recovery| recovery.not_run(number));
+        self.with_asking(|asking| asking.with(|executions| executions.forget(number)));
     }
 
     /// Notes that the answer to a call will say that it was not run.
     pub(crate) fn answers_not_run(&self, number: CallNumber) {
         self.recovery(|recovery| recovery.answers_not_run(number));
+        self.with_asking(|asking| asking.with(|executions| executions.answers_not_run(number)));
     }
 
     /// Notes that a call begins, with the text of its request; false where one of its id or its key has begun meanwhile.
     pub(crate) fn begin(&self, number: CallNumber, call: &AskedCall, request: &[u8]) -> bool {
+        if let Some(asking) = &self.asking {
+            return asking.begin(number, call);
+        }
         let begin = |recovery: &mut Recovery| {
             let begins = recovery.begin(number, call);
             if begins && self.is_stored() {

@@ -353,7 +353,7 @@ impl Session {
                 let _ = call.why_taken_back.set(reason);
             }
             // From now on, not only once it heeds that.
-            call.route.recovery(|recovery| recovery.take_back(number));
+            call.route.take_back(number);
             call.cancel(CancelReason::Client);
         }
     }

@@ -495,7 +495,7 @@ async fn a_repeat_that_is_none_is_refused_and_says_what_is_expected() {
         (
             1,
             held(),
-            "id 1 is that of a call under way: expected its repeat after the session is joined again, or an id that was not used",
+            "id 1 is that of a call under way: expected its repeat once its client has come back, or an id that was not used",
         ),
         (1, json!({"name": "held", "arguments": {"other": 1}}), other_call),
         (2, json!({"name": "count"}), "id 2 is that of a call that was answered: expected an id that was not used"),

@@ -6,6 +6,7 @@
 mod attachment;
 mod beginning;
 mod keeper;
+mod once;
 mod recall;
 mod records;
 mod repeats;
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 pub(super) use attachment::Attachment;
 pub(super) use beginning::Begun;
 use keeper::Keeper;
+pub(crate) use once::{Asking, Once};
 use recall::BrokenOff;
 use seal::Seal;
 

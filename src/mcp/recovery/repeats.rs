@@ -13,10 +13,10 @@ use crate::protocol::mcp::{ID_BYTES_MAX, TOOLS_CALL};
 const META: &str = "_meta";
 
 impl Session {
-    /// Looks at a message of a client that can come back. A call that was asked before is settled here; one that is new is given
+    /// Looks at a message in a session that remembers its calls. A call that was asked before is settled here; one that is new is given
     /// back, to be noted when it begins. `Err` where there is nothing more to do.
     pub(in crate::mcp) fn ask_once(&self, text: &[u8], route: &Outgoing) -> Result<Option<AskedCall>, ()> {
-        if !route.is_recoverable() {
+        if !route.remembers_calls() {
             return Ok(None);
         }
         let Incoming::Request(request) = Incoming::classify(text) else { return Ok(None) };
@@ -37,25 +37,15 @@ impl Session {
         };
         // An id that another request has under way is refused where all such are.
         let is_anothers = self.peer.lock().is_in_use(&call.id);
-        let asked =
-            route.recovery(
-                |recovery| {
-                    if is_anothers && !recovery.knows(&call.id) { Ok(Asked::New) } else { recovery.ask(&call) }
-                },
-            );
-        match asked {
-            None | Some(Ok(Asked::New)) => Ok(Some(call)),
-            Some(Ok(Asked::Settled)) => Err(()),
-            Some(Ok(Asked::Renamed(number))) => {
+        match route.ask(&call, is_anothers) {
+            Ok(Asked::New) => Ok(Some(call)),
+            Ok(Asked::Settled | Asked::Again(..)) => Err(()),
+            Ok(Asked::Renamed(number)) => {
                 // What takes the call back names the later id from here on.
                 self.peer.lock().rename(number, &call.id);
                 Err(())
             }
-            Some(Ok(Asked::Again(..))) => {
-                route.rouse();
-                Err(())
-            }
-            Some(Err(refused)) => {
+            Err(refused) => {
                 refuse(fault(&refused));
                 Err(())
             }

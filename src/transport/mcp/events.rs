@@ -13,7 +13,7 @@ use warp::http::{HeaderValue, header};
 use warp::reply::Response;
 
 use crate::clock;
-use crate::mcp::Outgoing;
+use crate::mcp::{Asking, Outgoing};
 use crate::protocol::mcp::replay::EventId;
 
 /// A comment, which clients skip.
@@ -63,6 +63,13 @@ pub(super) fn outgoing() -> (Arc<Outgoing>, Arc<AtomicWaker>) {
     let waker = Arc::new(AtomicWaker::new());
     let woken = Arc::clone(&waker);
     (Arc::new(Outgoing::new(move || woken.wake())), waker)
+}
+
+/// The same in a session that remembers its calls.
+pub(super) fn asking(asking: Asking) -> (Arc<Outgoing>, Arc<AtomicWaker>) {
+    let waker = Arc::new(AtomicWaker::new());
+    let woken = Arc::clone(&waker);
+    (Arc::new(Outgoing::asking(asking, move || woken.wake())), waker)
 }
 
 /// When a silent stream gets its next comment.

@@ -51,17 +51,30 @@ pub(super) async fn post(
         session.receive(&user, text, session.session.standing());
         return Ok(empty(StatusCode::ACCEPTED));
     }
-    let (route, waker) = events::outgoing();
-    session.receive(&user, text, &route);
-    let waiting = route.take();
-    let is_whole = waiting.len() == requests && waiting.iter().all(|item| matches!(item.kind, Kind::Response(_)));
-    if is_whole {
-        let is_batch = text.first() == Some(&b'[');
-        return Ok(json(StatusCode::OK, if is_batch { array(waiting) } else { first(waiting) }));
-    }
-    let stream = session.open_answer(route, waker, http.sessions.kept(), waiting, requests);
-    let retry_ms = session.can_pause().then_some(http.options.retry_ms);
-    Ok(events::response(stream.open(&session, retry_ms, http.options.keep_alive_ms)))
+    let is_batch = text.first() == Some(&b'[');
+    let (asking, attachment) = session.asking(is_batch);
+    let (route, waker) = events::asking(asking);
+    // One that asks the same at this moment finds the stream.
+    let response = session.receive_then(&user, text, &route, || {
+        let waiting = route.take();
+        let is_whole = waiting.len() == requests && waiting.iter().all(|item| matches!(item.kind, Kind::Response(_)));
+        if is_whole {
+            return Ok(json(StatusCode::OK, if is_batch { array(waiting) } else { first(waiting) }));
+        }
+        let stream = match route.joined() {
+            Some(earlier) => {
+                let gone = || Refusal::invalid("the answer of the call under way is not to be had");
+                let stream = session.stream_of(earlier).ok_or_else(gone)?;
+                stream.attach(attachment);
+                stream
+            }
+            None => session.open_answer(Arc::clone(&route), waker, attachment, waiting, requests),
+        };
+        let retry_ms = session.can_pause().then_some(http.options.retry_ms);
+        Ok(events::response(stream.open(&session, retry_ms, http.options.keep_alive_ms)))
+    });
+    session.count_calls();
+    response
 }
 
 /// Opens a session.
@@ -140,12 +153,7 @@ impl Drop for Unanswered {
 }
 
 /// The session that a request names.
-fn session(
-    http: &Shared,
-    server: &Arc<ServerShared>,
-    user: &Identity,
-    arrival: &Arrival,
-) -> Result<Visiting, Refusal> {
+fn session(http: &Shared, server: &Arc<ServerShared>, user: &Identity, arrival: &Arrival) -> Result<Visiting, Refusal> {
     let Some(id) = arrival.one(SESSION)? else {
         return Err(Refusal::invalid("expected the header Mcp-Session-Id, or initialize first"));
     };

@@ -13,7 +13,9 @@ use super::stream::{EventStream, Kept, STANDING};
 use crate::auth::live::Resident;
 use crate::clock;
 use crate::mcp::auth::Identity;
-use crate::mcp::{Ending, Hex, HttpCarrier, Item, Mcp, Outgoing, ServerShared, Session, SessionEnd, Visit};
+use crate::mcp::{
+    Asking, Ending, Hex, HttpCarrier, Item, Mcp, Once, Outgoing, ServerShared, Session, SessionEnd, Visit,
+};
 use crate::protocol::mcp::replay::SESSION_REPLAY_BYTES_MAX;
 use crate::protocol::mcp::version::Version;
 
@@ -125,6 +127,11 @@ pub(super) struct HttpSession {
     /// The answers to POSTs that are streams.
     answers: Mutex<BTreeMap<u64, Arc<EventStream>>>,
     last_stream: AtomicU64,
+    /// Which calls have been run.
+    once: Arc<Once>,
+    /// Their bytes, as they were counted last.
+    once_bytes: Mutex<usize>,
+    last_attachment: AtomicU64,
     /// When a request came last, in milliseconds.
     last_used: AtomicU64,
     /// Its entry among those who are here.
@@ -260,6 +267,7 @@ async fn sweep(table: Weak<Table>, interval: Duration) {
         }
         for session in kept {
             session.forget_ended(&mut session.answers.lock(), now);
+            session.count_calls();
         }
     }
 }
@@ -278,6 +286,9 @@ impl HttpSession {
             user,
             answers: Mutex::default(),
             last_stream: AtomicU64::new(STANDING),
+            once: Arc::default(),
+            once_bytes: Mutex::default(),
+            last_attachment: AtomicU64::new(0),
             last_used: AtomicU64::new(clock::now().0),
             resident: OnceLock::new(),
             turn: Mutex::new(()),
@@ -294,12 +305,51 @@ impl HttpSession {
     /// Takes messages that came by a credential: what they may do is decided by that one, not by the one before or after, until
     /// here nothing waits.
     pub(super) fn receive(&self, user: &Identity, text: &[u8], route: &Arc<Outgoing>) {
+        self.receive_then(user, text, route, || ());
+    }
+
+    /// The same, and does what has to be done before the next messages are taken.
+    pub(super) fn receive_then<R>(
+        &self,
+        user: &Identity,
+        text: &[u8],
+        route: &Arc<Outgoing>,
+        then: impl FnOnce() -> R,
+    ) -> R {
         let _turn = self.turn.lock();
         self.user.renew(user);
         if let Some(resident) = self.resident.get() {
             resident.renewed();
         }
         self.session.receive(text, route);
+        then()
+    }
+
+    /// By what the next POST asks: an attachment that lives as long as the stream is read on which it asked.
+    pub(super) fn asking(self: &Arc<Self>, is_batch: bool) -> (Asking, u64) {
+        let attachment = self.last_attachment.fetch_add(1, Ordering::Relaxed) + 1;
+        let session = Arc::downgrade(self);
+        let lives = move |attachment| {
+            let stream = session.upgrade().and_then(|session| session.stream_of(attachment));
+            stream.is_some_and(|stream| stream.is_read())
+        };
+        (Asking::new(&self.once, attachment, is_batch, lives), attachment)
+    }
+
+    /// The stream on which an attachment asks.
+    pub(super) fn stream_of(&self, attachment: u64) -> Option<Arc<EventStream>> {
+        self.answers.lock().values().find(|stream| stream.attachment() == attachment).cloned()
+    }
+
+    /// Counts what is kept of calls among what all streams keep, and forgets their answers where that is too much.
+    pub(super) fn count_calls(&self) {
+        let kept = self.standing.kept();
+        let mut counted = self.once_bytes.lock();
+        if kept.is_too_much() {
+            self.once.forget_answers();
+        }
+        let bytes = self.once.bytes();
+        kept.change(std::mem::replace(&mut *counted, bytes), bytes);
     }
 
     /// Notes that the client is there.
@@ -312,12 +362,14 @@ impl HttpSession {
         &self,
         outgoing: Arc<Outgoing>,
         waker: Arc<AtomicWaker>,
-        kept: &Kept,
+        attachment: u64,
         waiting: VecDeque<Item>,
         requests: usize,
     ) -> Arc<EventStream> {
         let number = self.last_stream.fetch_add(1, Ordering::Relaxed) + 1;
+        let kept = self.standing.kept();
         let stream = EventStream::answer(number, outgoing, waker, kept, waiting, requests, self.can_pause());
+        stream.attach(attachment);
         let mut answers = self.answers.lock();
         self.forget_ended(&mut answers, clock::now());
         answers.insert(number, Arc::clone(&stream));
@@ -383,5 +435,11 @@ impl HttpSession {
         self.session.ends_by(ending);
         self.session.end();
         self.standing.close();
+    }
+}
+
+impl Drop for HttpSession {
+    fn drop(&mut self) {
+        self.standing.kept().change(*self.once_bytes.get_mut(), 0);
     }
 }

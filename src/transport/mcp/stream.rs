@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ pub(super) struct Kept(Arc<AtomicUsize>);
 
 impl Kept {
     /// Notes that one stream keeps `after` bytes instead of `before`.
-    fn change(&self, before: usize, after: usize) {
+    pub(super) fn change(&self, before: usize, after: usize) {
         if after >= before {
             self.0.fetch_add(after - before, Ordering::Relaxed);
         } else {
@@ -59,6 +59,8 @@ pub(super) struct EventStream {
     outgoing: Arc<Outgoing>,
     waker: Arc<AtomicWaker>,
     kept: Kept,
+    /// The POST by which its requests were asked last.
+    attachment: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -136,11 +138,33 @@ impl EventStream {
             is_closed: false,
             ended_at: None,
         };
-        EventStream { number, outgoing, waker, kept: kept.clone(), state: Mutex::new(state) }
+        let attachment = AtomicU64::new(0);
+        EventStream { number, outgoing, waker, kept: kept.clone(), attachment, state: Mutex::new(state) }
     }
 
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    pub(super) fn attachment(&self) -> u64 {
+        self.attachment.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a POST asks for what it answers. What pauses were meant for an earlier reader mean nothing to this one.
+    pub(super) fn attach(&self, attachment: u64) {
+        if self.attachment.swap(attachment, Ordering::Relaxed) != 0 {
+            self.forget_pauses(&mut self.state.lock());
+        }
+    }
+
+    /// Whether a client reads it, and does not have all its answers yet.
+    pub(super) fn is_read(&self) -> bool {
+        let state = self.state.lock();
+        state.reader != 0 && state.unanswered != Some(0)
     }
 
     /// Reads it from here on; `retry_ms` where the client is told at once how to come back. Whoever read it before reads no

@@ -49,7 +49,7 @@ pub enum RepeatRefused {
     OtherKeyed(String),
     /// It was asked on this attachment, and is under way.
     #[error(
-        "id {0} is that of a call under way: expected its repeat after the session is joined again, or an id that was not used"
+        "id {0} is that of a call under way: expected its repeat once its client has come back, or an id that was not used"
     )]
     UnderWay(String),
     /// It was asked on this attachment, and answered.
@@ -337,6 +337,14 @@ impl Executions {
         Ok(asked)
     }
 
+    /// The attachment on which a call of this id or key was asked last, and whether it runs.
+    pub fn asked_last(&self, call: &AskedCall) -> Option<(u64, bool)> {
+        let by_id = self.by_id.get(&id_key(&call.id));
+        let number = by_id.or_else(|| call.key.as_ref().and_then(|key| self.by_key.get(key)))?;
+        let execution = self.by_number.get(number)?;
+        Some((execution.asked_in, matches!(execution.state, State::Running)))
+    }
+
     /// Whether an id is that of a call which is remembered.
     pub fn knows(&self, id: &RawValue) -> bool {
         self.by_id.contains_key(&id_key(id))
@@ -435,6 +443,18 @@ impl Executions {
                 *given_in = Some(attachment);
             }
         }
+    }
+
+    /// Forgets all answers: whoever asks again is told that the outcome is not known.
+    pub fn forget_answers(&mut self) {
+        for number in std::mem::take(&mut self.answered) {
+            if let Some(execution) = self.by_number.get_mut(&number)
+                && matches!(execution.state, State::Answered { .. })
+            {
+                execution.state = State::Forgotten;
+            }
+        }
+        (self.answers, self.answer_bytes) = (0, 0);
     }
 
     /// Calls that are remembered, those under way included.

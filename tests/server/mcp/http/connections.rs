@@ -40,7 +40,7 @@ fn a_session_is_seen_and_its_client_is_there_while_a_stream_is_open() {
     let lab = Lab::new();
     let client = lab.open("2025-11-25");
     let seen = lab.until_seen("nothing is open", is_detached);
-    assert_eq!((&*seen.user, &*seen.server, seen.carrier), ("dev", "lab", SessionCarrier::Http));
+    assert_eq!((&*seen.user, &*seen.server, seen.carrier), ("dev", "hub", SessionCarrier::Http));
     assert_eq!((seen.recoverable, seen.calls, seen.waiting, seen.resumed), (true, 0, 0, 0));
     assert_eq!(seen.health, SessionHealth::Active, "it was heard just now");
     let SessionState::Detached { left_ms } = seen.state else { panic!("looked at above") };

@@ -123,7 +123,12 @@ impl Lab {
             assert_eq!(notice.carrier, SessionCarrier::Http);
             heard.lock().expect("no panic").push(format!("{:?}", notice.change));
         };
-        let mcp = Mcp::builder(&endpoint, auth).on_session_event(hook).server(server.clone()).server(other).build().expect("servers");
+        let mcp = Mcp::builder(&endpoint, auth)
+            .on_session_event(hook)
+            .server(server.clone())
+            .server(other)
+            .build()
+            .expect("servers");
         let running = Server::new(&endpoint)
             .mcp(&mcp)
             .options(|options| change(&mut options.mcp))

@@ -3,6 +3,7 @@
 mod checks;
 mod connections;
 mod lab;
+mod repeats;
 mod sessions;
 mod stateless;
 mod streams;

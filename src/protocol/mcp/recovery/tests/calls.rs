@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use crate::protocol::Time;
 use crate::protocol::jsonrpc::CallNumber;
 use crate::protocol::mcp::recovery::{
-    Asked, AskedCall, EXECUTION_ANSWER_BYTES_MAX, EXECUTION_ANSWERS_MAX, EXECUTIONS_MAX, Position, Recovery,
-    RepeatRefused,
+    Asked, AskedCall, EXECUTION_ANSWER_BYTES_MAX, EXECUTION_ANSWERS_MAX, EXECUTIONS_MAX, Executions, Position,
+    Recovery, RepeatRefused,
 };
 
 const ALL: usize = usize::MAX;
@@ -190,4 +190,22 @@ fn a_key_that_comes_with_a_repeat_names_the_call_too() {
     come_back(&mut recovery, None);
 
     assert_eq!(recovery.ask(&call("2", 0, Some("k"))), Ok(Asked::Renamed(CallNumber(1))), "it is not run again");
+}
+
+#[test]
+fn answers_that_are_all_forgotten_leave_calls_that_are_not_run_again() {
+    let (running, ended) = (call("1", 0, None), call("2", 0, Some("k")));
+    let mut calls = Executions::default();
+    assert!(calls.begin(CallNumber(1), &running, 7) && calls.begin(CallNumber(2), &ended, 8));
+    assert_eq!((calls.asked_last(&running), calls.asked_last(&call("3", 0, None))), (Some((7, true)), None));
+    calls.answered(CallNumber(2), response("2"), Position(1), None);
+    assert_eq!(calls.asked_last(&call("9", 0, Some("k"))), Some((8, false)));
+
+    calls.forget_answers();
+
+    assert_eq!((calls.answer_bytes(), calls.len()), (0, 2));
+    assert_eq!(calls.ask(&ended, 9), Err(RepeatRefused::Forgotten("2".into())));
+    assert_eq!((calls.ask(&running, 9), calls.asked_last(&running)), (Ok(Asked::Settled), Some((9, true))));
+    calls.answered(CallNumber(1), response("1"), Position(2), None);
+    assert_eq!(calls.answer_bytes(), response("1").len());
 }
