@@ -98,13 +98,7 @@ struct State {
 impl Outgoing {
     /// An empty stream; `wake` is called from any thread when there is something to take, and must not block.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Outgoing {
-            state: Mutex::default(),
-            is_recoverable: false,
-            asking: None,
-            wake: Box::new(wake),
-            storing: None,
-        }
+        Outgoing { state: Mutex::default(), is_recoverable: false, asking: None, wake: Box::new(wake), storing: None }
     }
 
     /// The same for a session that can be come back to.
