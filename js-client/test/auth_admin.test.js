@@ -296,6 +296,8 @@ describe("the operator's interface", () => {
       ["POST", "keys", "admin:keys", { user: "keeper", scopes: ["admin:keys"] }],
       ["DELETE", "keys/no", "admin:keys"],
       ["GET", "sessions?user=ada", "admin:sessions"],
+      ["GET", "mcp/sessions?user=ada", "admin:sessions"],
+      ["GET", "mcp/stats", "admin:sessions"],
       ["POST", "revoke", "admin:sessions", { user: "nobody" }],
       ["GET", "audit?limit=1", "admin:audit"],
       ["GET", "security", "admin:stats"],

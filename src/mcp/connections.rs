@@ -3,8 +3,6 @@
 
 mod http;
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -17,6 +15,7 @@ use serde::Serialize;
 use super::channel::Info;
 use super::deployment::StoreError;
 use super::session::Session;
+use super::session_index::SessionIndex;
 use super::{Mcp, McpBuilder};
 use crate::channel::{Handle, Reason};
 use crate::clock;
@@ -184,7 +183,7 @@ pub(super) type Hook = Box<dyn Fn(&SessionNotice<'_>) + Send + Sync>;
 /// The sessions of a node that others see.
 #[derive(Default)]
 pub(super) struct Connections {
-    by_id: Mutex<BTreeMap<Box<str>, Weak<Session>>>,
+    index: Mutex<SessionIndex<Weak<Session>>>,
     hook: Option<Hook>,
     opened: AtomicU64,
     resumed: AtomicU64,
@@ -297,7 +296,7 @@ impl Connections {
     fn begin(&self, session: &Arc<Session>) {
         session.record.touch();
         session.record.opens();
-        self.by_id.lock().insert(session.id().into(), Arc::downgrade(session));
+        self.index.lock().insert(session.id(), &session.user.user, Arc::downgrade(session));
         count(&self.opened);
         self.tell(session, SessionChange::Opened);
     }
@@ -305,7 +304,7 @@ impl Connections {
     /// A session has come back from the store. Its client follows.
     pub(super) fn recalled(&self, session: &Arc<Session>) {
         session.record.touch();
-        self.by_id.lock().insert(session.id().into(), Arc::downgrade(session));
+        self.index.lock().insert(session.id(), &session.user.user, Arc::downgrade(session));
     }
 
     /// Its client has come back by another channel.
@@ -330,7 +329,7 @@ impl Connections {
         if record.opened_unix_ms.get().is_none() || record.is_told.set(()).is_err() {
             return;
         }
-        self.by_id.lock().remove(session.id());
+        self.index.lock().remove(session.id());
         self.visits_ended(session);
         match record.end.get() {
             Some(Ending::Expired) => {
@@ -359,7 +358,23 @@ impl Connections {
     }
 
     fn find(&self, id: &str) -> Option<Arc<Session>> {
-        self.by_id.lock().get(id)?.upgrade()
+        self.index.lock().get(id)?.upgrade()
+    }
+
+    /// A page that is full unless it is the last: sessions that are ending take no place of it.
+    fn page(&self, user: Option<&str>, after: Option<&str>, limit: usize) -> Vec<SessionInfo> {
+        let mut infos = Vec::new();
+        let mut after = after.map(Arc::<str>::from);
+        while infos.len() < limit {
+            let wanted = limit - infos.len();
+            let found = self.index.lock().page(user, after.as_deref(), wanted, Weak::upgrade);
+            infos.extend(found.iter().filter_map(|(_, session)| session.info()));
+            if found.len() < wanted {
+                break;
+            }
+            after = found.last().map(|(id, _)| Arc::clone(id));
+        }
+        infos
     }
 }
 
@@ -429,12 +444,12 @@ impl McpBuilder {
 impl Mcp {
     /// At most `limit` sessions on channels and over HTTP, in the order of their ids: those that follow the id `after`, or the first.
     pub fn list_sessions(&self, after: Option<&str>, limit: usize) -> Vec<SessionInfo> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let found: Vec<_> = {
-            let by_id = self.connections.by_id.lock();
-            by_id.range::<str, _>((from, Bound::Unbounded)).filter_map(|(_, it)| it.upgrade()).take(limit).collect()
-        };
-        found.iter().filter_map(|session| session.info()).collect()
+        self.connections.page(None, after, limit)
+    }
+
+    /// The same of one user.
+    pub fn list_sessions_of(&self, user: &str, after: Option<&str>, limit: usize) -> Vec<SessionInfo> {
+        self.connections.page(Some(user), after, limit)
     }
 
     /// One session on a channel or over HTTP.
@@ -476,7 +491,7 @@ impl Mcp {
     pub fn session_stats(&self) -> SessionStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let it = &self.connections;
-        let (all, away) = (it.by_id.lock().len(), it.away.load(Ordering::Relaxed));
+        let (all, away) = (it.index.lock().len(), it.away.load(Ordering::Relaxed));
         let detached = self.recoveries.detached() + away;
         SessionStats {
             connected: all.saturating_sub(detached),

@@ -46,6 +46,7 @@ pub mod runs;
 mod serve;
 mod server;
 mod session;
+mod session_index;
 mod status;
 mod stopwatch;
 mod tasks;

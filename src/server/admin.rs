@@ -5,15 +5,16 @@
 //! POST   /admin/api/keys               admin:keys       {name, user, roles?, scopes?, expires_in_s?}: the key, its text once
 //! POST   /admin/api/keys/import?roles= admin:keys       rows of the Elixir deployment's table
 //! DELETE /admin/api/keys/<id>          admin:keys       revokes it: what came by it is closed
-//! GET    /admin/api/sessions?user=     admin:sessions   MCP sessions of a user
+//! GET    /admin/api/sessions?user=     admin:sessions   what is remembered of a user's MCP sessions
 //! POST   /admin/api/revoke             admin:sessions   {"user"} or {"credential"} or {"session"}: what is theirs is closed
 //! POST   /admin/api/forgive            admin:sessions   {"ip"}: its failures and its lock; or {"user"}: what they used of their rate
 //! GET    /admin/api/audit?...          admin:audit      type, user_id, client_id, operation, from, to, limit, format
 //! GET    /admin/api/security           admin:stats      what was counted
 //! ```
 //!
-//! Queues are beside it: [`super::admin_queues`], backups of the store: [`super::admin_store`]. Whoever asks brings a bearer
-//! credential: an API key or a token whose capabilities include what stands in the second column.
+//! Live MCP sessions are beside it: [`super::admin_mcp`], queues: [`super::admin_queues`], backups of the store:
+//! [`super::admin_store`]. Whoever asks brings a bearer credential: an API key or a token whose capabilities include what stands
+//! in the second column.
 
 use std::net::IpAddr;
 use std::pin::pin;

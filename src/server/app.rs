@@ -9,8 +9,8 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    DrainOptions, McpHttpOptions, Server, ServerOptions, admin, admin_queues, admin_store, history, pages, queues,
-    security, upstreams,
+    DrainOptions, McpHttpOptions, Server, ServerOptions, admin, admin_mcp, admin_queues, admin_store, history, pages,
+    queues, security, upstreams,
 };
 use crate::channel::{Compression, Endpoint, LongPollOptions, SocketOptions};
 use crate::config::{AuthMethod, CheckOrigin, LOCAL_HOSTS, LogFormat, McpCompat, Mode, SessionDurability, Settings};
@@ -92,6 +92,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut server = Server::new(&endpoint)
         .socket(socket)
         .routes(admin_queues::admin_queues(Arc::clone(&security), endpoint.queues().clone()))
+        .routes(admin_mcp::admin_mcp(Arc::clone(&security), Arc::clone(&mcp)))
         .routes(admin_store::admin_store(Arc::clone(&security), deployment.store().clone()))
         .routes(admin::admin(Arc::clone(&security)));
     if settings.mcp.http {

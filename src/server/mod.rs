@@ -1,6 +1,7 @@
 //! A running server: starts every part, mounts every edge, drains and stops.
 
 mod admin;
+mod admin_mcp;
 mod admin_queues;
 mod admin_store;
 mod app;

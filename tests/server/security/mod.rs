@@ -7,5 +7,6 @@ pub mod house;
 pub mod http;
 mod kept;
 mod leaving;
+mod live_sessions;
 mod refused;
 mod table;
