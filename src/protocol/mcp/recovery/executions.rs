@@ -294,24 +294,26 @@ impl Executions {
             });
         }
         let is_last_id = execution.last_id() == Some(&id);
-        match &execution.state {
+        let was_given = match &execution.state {
             State::Forgotten => return Err(RepeatRefused::Forgotten(told())),
             State::TakenBack => return Err(RepeatRefused::TakenBack(told())),
             State::Running if execution.asked_in == attachment => return Err(RepeatRefused::UnderWay(told())),
             State::Answered { .. } if is_last_id && execution.began_in == attachment => {
                 return Err(RepeatRefused::Answered(told()));
             }
-            State::Answered { given_in, .. } if is_last_id && *given_in == Some(attachment) => {
-                return Ok(Asked::Settled);
-            }
-            State::Running | State::Answered { .. } => {}
-        }
-        execution.asked_in = attachment;
+            State::Answered { given_in, .. } => is_last_id && *given_in == Some(attachment),
+            State::Running => false,
+        };
         if let (Some(key), None) = (&call.key, &execution.key) {
             execution.key = Some(key.clone());
             self.by_key.insert(key.clone(), number);
             self.name_bytes += key.len();
         }
+        if was_given {
+            self.tidy();
+            return Ok(Asked::Settled);
+        }
+        execution.asked_in = attachment;
         if !is_last_id {
             execution.ids.retain(|other| *other != id);
             execution.ids.push(id.clone());

@@ -209,3 +209,16 @@ fn answers_that_are_all_forgotten_leave_calls_that_are_not_run_again() {
     calls.answered(CallNumber(1), response("1"), Position(2), None);
     assert_eq!(calls.answer_bytes(), response("1").len());
 }
+
+#[test]
+fn a_key_that_comes_with_a_repeat_whose_answer_was_given_names_the_call_too() {
+    let first = call("1", 0, None);
+    let mut recovery = asked(&first);
+    recovery.answer(CallNumber(1), response("1"));
+    come_back(&mut recovery, None);
+
+    assert_eq!(recovery.ask(&call("1", 0, Some("k"))), Ok(Asked::Settled), "the replay brings its answer");
+
+    let again = recovery.ask(&call("2", 0, Some("k")));
+    assert_eq!(again, Ok(Asked::Again(CallNumber(1), response("2"))), "it is not run again under another id");
+}
