@@ -113,3 +113,16 @@ for (const [, , list] of roles.matchAll(/\(\s*"(\w+)",\s*&\[([^\]]*)\]/g)) {
     seed("policy_matcher", Buffer.from([...capabilities, "!tools:call:text_search", "!topics:*", wanted].join("\n")));
   }
 }
+
+// What clients say of resuming, in the spellings that count and in some that don't.
+const position = (offset) => `{"epoch":"00ab000000000001","offset":${offset}}`;
+for (const value of ["true", "null", "{}", "false", "7", position(12), position("9007199254740991"), position("-1")]) {
+  seed("resume_params", Buffer.from(`{"token":"t","resume":${value}}`));
+}
+for (const [token, last] of [["null", "null"], ['"t"', '"@3"'], ['"t"', '"3"'], ["true", "3"], ["false", '"@"'], ["[1]", '"@\\u0030"']]) {
+  seed("resume_params", Buffer.from(`{"clientInfo":{},"recoveryToken":${token},"lastMessageId":${last}}`));
+}
+
+// A session that says, is cut, is come back to and heartbeats; and one whose calls are asked again.
+seed("recovery_ops", Buffer.from([0, 0, 1, 3, 3, 1, 1, 6, 1, 14, 9, 7, 1, 3, 4, 3, 3, 1, 1, 9, 1, 3, 4, 0, 3, 255, 1, 3, 1, 0, 200, 1]));
+seed("recovery_ops", Buffer.from([10, 1, 0, 1, 5, 6, 1, 7, 1, 3, 4, 3, 10, 2, 0, 1, 5, 13, 3, 0, 3, 1, 1, 6, 1, 7, 1, 3, 4, 3, 10, 1, 0, 1, 5]));

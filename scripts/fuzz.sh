@@ -17,7 +17,7 @@ SANITIZER=${SANITIZER:-none}
 # Operations: long inputs from the start. Messages: libFuzzer lengthens them as it learns.
 options() {
   case $1 in
-    presence_ops | socket_ops) echo -max_len=240 -len_control=0 ;;
+    presence_ops | recovery_ops | socket_ops) echo -max_len=240 -len_control=0 ;;
     *) echo -max_len=4096 ;;
   esac
 }

@@ -52,8 +52,8 @@ macro_rules! targets {
 }
 
 targets!(
-    erlang_term longpoll_body mcp_peer #[cfg(feature = "server")] phoenix_token policy_matcher presence_ops socket_ops
-    v1_text v2_binary v2_text websocket_frames
+    erlang_term longpoll_body mcp_peer #[cfg(feature = "server")] phoenix_token policy_matcher presence_ops recovery_ops
+    resume_params socket_ops v1_text v2_binary v2_text websocket_frames
 );
 
 fn folder(path: &str) -> PathBuf {

@@ -15,6 +15,8 @@
 //! | [`erlang_term`] | an Erlang term, as tokens carry them | what is written of it, read again |
 //! | [`policy_matcher`] | capabilities, and what is wanted | the rules, character by character |
 //! | [`socket_ops`] | a client's and a server's doings | Phoenix's rules over an ordered map of decoded values |
+//! | [`resume_params`] | the params of a join that resumes, or a heartbeat's payload | rules on decoded terms; what is told is read again |
+//! | [`recovery_ops`] | doings of a session that outlives its connections, and of its clients | what was said, given and run, noted plainly |
 //! | [`presence_ops`] | doings of a cluster and its network | explicit sets of dots, and what the replicas have tracked |
 
 mod binary;
@@ -25,6 +27,8 @@ mod longpoll;
 mod mcp;
 mod policy;
 mod presence;
+mod recovery;
+mod resume;
 mod socket;
 mod term;
 mod text;
@@ -37,6 +41,8 @@ pub use longpoll::longpoll_body;
 pub use mcp::mcp_peer;
 pub use policy::policy_matcher;
 pub use presence::presence_ops;
+pub use recovery::recovery_ops;
+pub use resume::resume_params;
 pub use socket::socket_ops;
 pub use term::erlang_term;
 pub use text::{v1_text, v2_text};
@@ -45,12 +51,14 @@ pub use text::{v1_text, v2_text};
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which its program and its corpus have too.
-pub const TARGETS: [(&str, Body); 10] = [
+pub const TARGETS: [(&str, Body); 12] = [
     ("erlang_term", erlang_term),
     ("longpoll_body", longpoll_body),
     ("mcp_peer", mcp_peer),
     ("policy_matcher", policy_matcher),
     ("presence_ops", presence_ops),
+    ("recovery_ops", recovery_ops),
+    ("resume_params", resume_params),
     ("socket_ops", socket_ops),
     ("v1_text", v1_text),
     ("v2_binary", v2_binary),
