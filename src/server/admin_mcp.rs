@@ -93,7 +93,12 @@ async fn answer(security: &Security, mcp: &Mcp, request: &Request) -> Result<Res
         Wanted::Page => Ok(of_json(StatusCode::OK, &page(mcp, &params(&request.query)?)?)),
         Wanted::One(id) => Ok(of_json(StatusCode::OK, &mcp.session(id).ok_or_else(unknown)?)),
         Wanted::End(id) => {
-            if !mcp.end_session(id) {
+            let is_ended = mcp.end_session(id)
+                || mcp.end_stored_session(id).await.map_err(|error| {
+                    tracing::error!(%error, "an MCP session could not be read from the store");
+                    Fault::new(StatusCode::SERVICE_UNAVAILABLE, "the store failed")
+                })?;
+            if !is_ended {
                 return Err(unknown());
             }
             security.administered(&operator, "mcp/sessions/end", id);

@@ -310,6 +310,7 @@ impl Executions {
             self.name_bytes += key.len();
         }
         if was_given {
+            self.change(number);
             self.tidy();
             return Ok(Asked::Settled);
         }
