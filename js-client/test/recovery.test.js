@@ -106,6 +106,9 @@ const create = (name, id) => ({
   params: { name: "project_create", arguments: { name } },
 })
 
+/** Every byte takes a while. */
+const patienceFor = (step) => PATIENCE_MS + Math.ceil(47 / step) * 600_000
+
 const everyBytes = (whole, step) =>
   ["up", "down"].flatMap((way) =>
     Array.from({ length: Math.ceil(whole[way] / step) }, (_, n) => ({ way, at: 1 + n * step, isReset: n % 2 === 0 })),
@@ -113,7 +116,7 @@ const everyBytes = (whole, step) =>
 
 describe("a server that is killed at byte after byte", { concurrency: true }, () => {
   for (const line of ["1.5", "1.8"]) {
-    test(`runs each call once where sessions are durable: phoenix ${line}`, { timeout: PATIENCE_MS + 600_000 }, async (t) => {
+    test(`runs each call once where sessions are durable: phoenix ${line}`, { timeout: patienceFor(KILL_STEP) }, async (t) => {
       const whole = await exchangeAll(t, LINES[line], [null], true)
       const kills = everyBytes(whole, KILL_STEP)
 
@@ -126,7 +129,7 @@ describe("a server that is killed at byte after byte", { concurrency: true }, ()
 
 describe("a connection that is cut at byte after byte", { concurrency: true }, () => {
   for (const [line, Phoenix] of Object.entries(LINES)) {
-    test(`runs each call once and answers it: phoenix ${line}`, { timeout: PATIENCE_MS + 600_000 }, async (t) => {
+    test(`runs each call once and answers it: phoenix ${line}`, { timeout: patienceFor(STEP) }, async (t) => {
       const whole = await exchangeAll(t, Phoenix, [null])
       const cuts = everyBytes(whole, STEP)
 
