@@ -42,6 +42,11 @@ impl Session {
         self.permit_call(&call.method, &call.params).map_err(|denied| Fault::Unauthorized(denied.to_string()))
     }
 
+    /// Whether the user may make such a request.
+    pub(super) fn permits(&self, method: &str, params: &Object<'_>) -> bool {
+        self.permit_call(method, params).is_ok()
+    }
+
     fn permit_call(&self, method: &str, params: &Object<'_>) -> Result<(), Denied> {
         // Rights may have become fewer since the session began.
         if !self.mcp.may_use(&self.user, &self.server) {

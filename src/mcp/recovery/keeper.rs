@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::records::{Change, KeptClient, SessionRecord, StateRecord};
 use super::{Info, Recoverable};
 use crate::mcp::outgoing::NotStored;
+use crate::protocol::Time;
 use crate::protocol::mcp::recovery::{KeptHead, Unsaved};
 use crate::store::{Store, StoreError};
 use crate::{clock, random};
@@ -53,6 +54,10 @@ struct Todo {
     /// Those that have ended and are not taken away yet.
     ended: BTreeSet<Box<str>>,
     has_task: bool,
+    /// A round is under way.
+    is_at_work: bool,
+    /// When it is tried again to take sessions away, where that failed.
+    again: Option<Time>,
     /// Nothing more is stored.
     is_stopped: bool,
     /// Nobody has it any more.
@@ -64,6 +69,13 @@ struct Snapshot {
     recoverable: Arc<Recoverable>,
     unsaved: Unsaved,
     changes: Vec<Change>,
+}
+
+impl Todo {
+    /// Whether nothing is left but what is tried later.
+    fn is_idle(&self) -> bool {
+        !self.is_at_work && self.changed.is_empty() && (self.ended.is_empty() || self.again.is_some())
+    }
 }
 
 impl Keeper {
@@ -113,7 +125,7 @@ impl Keeper {
         let (added, task) = {
             let mut todo = self.0.todo.lock();
             let added = add(&mut todo);
-            self.0.is_idle.send_replace(todo.changed.is_empty() && todo.ended.is_empty());
+            self.0.is_idle.send_replace(todo.is_idle());
             let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| !todo.has_task);
             todo.has_task |= runtime.is_some();
             (added, runtime)
@@ -142,7 +154,7 @@ impl Keeper {
         self.0.reading[place % READS].lock().await
     }
 
-    /// Waits until what has changed is stored and what has ended is taken away.
+    /// Waits until what has changed is stored and what has ended is taken away, or could not be.
     pub(super) async fn flush(&self) {
         let mut is_idle = self.0.is_idle.subscribe();
         // The sender is part of self.
@@ -165,20 +177,34 @@ impl Drop for Keeper {
 impl Inner {
     async fn run(self: Arc<Self>) {
         while !self.todo.lock().is_dropped {
-            self.notify.notified().await;
+            let again = self.todo.lock().again;
+            let later = async {
+                match again {
+                    Some(again) => tokio::time::sleep(Duration::from_millis(again.since(clock::now()))).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Both may be dropped.
+            tokio::select! {
+                () = self.notify.notified() => {}
+                () = later => {}
+            }
             while self.round().await {}
         }
     }
 
     /// Stores some of what is to be stored; whether there may be more to do at once.
-    async fn round(self: &Arc<Self>) -> bool {
+    async fn round(&self) -> bool {
         let (changed, ended) = {
             let mut todo = self.todo.lock();
             let count = todo.changed.len().min(SESSIONS_PER_ROUND);
             let changed: Vec<_> = todo.changed.drain(..count).collect();
-            let ended: Vec<_> = todo.ended.iter().take(ENDED_PER_ROUND).cloned().collect();
-            if changed.is_empty() && ended.is_empty() {
-                self.is_idle.send_replace(true);
+            let takes_away = todo.again.is_none_or(|again| again <= clock::now());
+            let ended = todo.ended.iter().take(if takes_away { ENDED_PER_ROUND } else { 0 });
+            let ended: Vec<_> = ended.cloned().collect();
+            todo.is_at_work = !changed.is_empty() || !ended.is_empty();
+            if !todo.is_at_work {
+                self.is_idle.send_replace(todo.is_idle());
                 return false;
             }
             (changed, ended)
@@ -188,8 +214,10 @@ impl Inner {
             let changes = self.changes_of(&recoverable, &unsaved);
             Some(Snapshot { recoverable, unsaved, changes })
         };
-        let mut snapshots =
-            changed.iter().filter_map(Weak::upgrade).filter_map(snapshot).collect::<Vec<_>>().into_iter();
+        let mut numbers = BTreeSet::new();
+        let is_first = |one: &Arc<Recoverable>| numbers.insert(one.session.number());
+        let changed = changed.iter().filter_map(Weak::upgrade).filter(is_first);
+        let mut snapshots = changed.filter_map(snapshot).collect::<Vec<_>>().into_iter();
         loop {
             let (mut some, mut bytes, mut count) = (Vec::new(), 0, 0);
             while let Some(next) = snapshots.as_slice().first() {
@@ -209,31 +237,27 @@ impl Inner {
             return true;
         }
         let gone = ended.iter().flat_map(|id| Change::session_gone(id)).collect();
-        match self.store_some(Arc::new(gone), 0).await {
-            Ok(()) => {
-                let mut todo = self.todo.lock();
-                for id in ended {
-                    todo.ended.remove(&id);
-                }
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "MCP sessions that have ended could not be taken out of the store: it is tried again");
-                self.try_later();
-                // Others are stored meanwhile.
-                !self.todo.lock().changed.is_empty()
+        let mut gone = vec![self.store_some(Arc::new(gone), 0).await];
+        if gone[0].is_err() {
+            gone.clear();
+            for id in &ended {
+                gone.push(self.store_some(Arc::new(Change::session_gone(id).to_vec()), 0).await);
             }
         }
-    }
-
-    fn try_later(self: &Arc<Self>) {
-        let this = Arc::downgrade(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(LATER_MS)).await;
-            if let Some(this) = this.upgrade() {
-                this.notify.notify_one();
+        let mut todo = self.todo.lock();
+        todo.again = None;
+        for (id, gone) in ended.iter().zip(gone.iter().cycle()) {
+            match gone {
+                Ok(()) => {
+                    todo.ended.remove(id);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, session = &**id, "an MCP session could not be taken out of the store: it is tried again");
+                    todo.again = Some(clock::now() + LATER_MS);
+                }
             }
-        });
+        }
+        true
     }
 
     /// Stores snapshots together, or where that fails one by one. A session that can't be stored ends.

@@ -19,6 +19,12 @@ impl Once {
         self.0.lock().bytes()
     }
 
+    /// Notes that an attachment has got its answers. Calls without a key are forgotten with that: a client may begin to count its ids
+    /// anew in the same session, as stock ones do that come back to it.
+    pub(crate) fn delivered(&self, attachment: u64) {
+        self.0.lock().delivered(attachment);
+    }
+
     /// Forgets the answers: whoever asks again is told that the outcome is not known.
     pub(crate) fn forget_answers(&self) {
         self.0.lock().forget_answers();
@@ -62,7 +68,12 @@ impl Asking {
         if is_anothers && !executions.knows(&call.id) {
             return Ok(Asked::New);
         }
-        let asked = executions.ask(call, there.unwrap_or(self.attachment))?;
+        let attachment = there.unwrap_or(self.attachment);
+        let asked = match executions.ask(call, attachment) {
+            // What its client has not got is not what this one asks.
+            Err(RepeatRefused::OtherCall(_)) if call.key.is_none() && executions.free(&call.id) => Asked::New,
+            asked => asked?,
+        };
         if let (Asked::Settled | Asked::Renamed(_), Some((attachment, _))) = (&asked, earlier) {
             *self.joined.lock() = Some(attachment);
         }

@@ -267,8 +267,13 @@ impl Session {
         let route = self.standing();
         let received = self.peer.lock().receive(request, clock::now());
         let Received::Serve(call) = received else {
-            // An id that another request took meanwhile can't be answered.
-            route.recovery(|recovery| recovery.not_run(number));
+            // Its id is another request's by now, or its text no request to this version: it is remembered as one whose outcome is not
+            // known.
+            let fault = error::other(jsonrpc::INTERNAL_ERROR, BROKEN_OFF, None);
+            if let Some(id) = Object::parse(request).and_then(|request| request.raw("id").map(ToOwned::to_owned)) {
+                let text = jsonrpc::error_response(Some(&id), &fault, Default::default());
+                route.answer(number, Kind::Response(Some(jsonrpc::INTERNAL_ERROR)), text);
+            }
             return;
         };
         let asked_as = route.recovery(|recovery| recovery.renumber(number, call.number)).flatten();

@@ -24,6 +24,10 @@ impl Session {
             return Ok(None);
         }
         let params = request.params.and_then(|params| Object::parse(params.get().as_bytes())).unwrap_or_default();
+        if !self.permits(TOOLS_CALL, &params) {
+            // It is refused as a new one is.
+            return Ok(None);
+        }
         let refuse = |fault: Fault| self.refuse(Some(request.id), &fault, route);
         let Ok(key) = idempotency_key(&params) else {
             let text = format!("{IDEMPOTENCY_KEY}: expected a string of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes");

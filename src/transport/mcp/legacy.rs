@@ -59,6 +59,7 @@ pub(super) async fn post(
         let waiting = route.take();
         let is_whole = waiting.len() == requests && waiting.iter().all(|item| matches!(item.kind, Kind::Response(_)));
         if is_whole {
+            session.delivered(attachment);
             return Ok(json(StatusCode::OK, if is_batch { array(waiting) } else { first(waiting) }));
         }
         let stream = match route.joined() {

@@ -173,10 +173,10 @@ impl Sessions {
             entries.by_id.insert(id, Arc::clone(&session));
             (!std::mem::replace(&mut entries.is_swept, true), given_up)
         };
+        session.session.begins_over_http(Box::new(Place { table: Arc::downgrade(&self.0), id }));
         if let Some(given_up) = given_up {
             given_up.end(Ending::By(SessionEnd::GaveWay));
         }
-        session.session.begins_over_http(Box::new(Place { table: Arc::downgrade(&self.0), id }));
         if must_sweep {
             let interval = Duration::from_millis((self.0.idle_ms / 4).clamp(1, SWEEP_MS_MAX));
             // Ends when there is no session, or no table.
@@ -339,6 +339,11 @@ impl HttpSession {
     /// The stream on which an attachment asks.
     pub(super) fn stream_of(&self, attachment: u64) -> Option<Arc<EventStream>> {
         self.answers.lock().values().find(|stream| stream.attachment() == attachment).cloned()
+    }
+
+    /// Notes that the client has got what a POST asked for.
+    pub(super) fn delivered(&self, attachment: u64) {
+        self.once.delivered(attachment);
     }
 
     /// Counts what is kept of calls among what all streams keep, and forgets their answers where that is too much.

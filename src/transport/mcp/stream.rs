@@ -355,6 +355,9 @@ impl Stream for Reader {
             return Poll::Ready(Some(Ok(out.into())));
         }
         if this.is_over {
+            if this.stream.state.lock().unanswered == Some(0) {
+                this.session.delivered(this.stream.attachment());
+            }
             return Poll::Ready(None);
         }
         this.keep_alive.poll(cx).map(|()| Some(Ok(events::COMMENT)))

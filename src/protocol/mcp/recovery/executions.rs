@@ -348,6 +348,31 @@ impl Executions {
         Some((execution.asked_in, matches!(execution.state, State::Running)))
     }
 
+    /// Forgets the calls without a key that were asked last on an attachment and whose answers it has got: their ids are free again.
+    pub fn delivered(&mut self, attachment: u64) {
+        let is_over = |execution: &Execution| {
+            execution.asked_in == attachment
+                && execution.key.is_none()
+                && matches!(execution.state, State::Answered { .. })
+        };
+        let over = self.by_number.iter().filter(|(_, execution)| is_over(execution)).map(|(number, _)| *number);
+        for number in over.collect::<Vec<_>>() {
+            self.remove(number);
+        }
+    }
+
+    /// Forgets the call of an id, if it has ended and has no key.
+    pub fn free(&mut self, id: &RawValue) -> bool {
+        let number = self.by_id.get(&id_key(id)).copied();
+        let execution = number.and_then(|number| Some((number, self.by_number.get(&number)?)));
+        let Some((number, Execution { key: None, state: State::Answered { .. } | State::Forgotten, .. })) = execution
+        else {
+            return false;
+        };
+        self.remove(number);
+        true
+    }
+
     /// Whether an id is that of a call which is remembered.
     pub fn knows(&self, id: &RawValue) -> bool {
         self.by_id.contains_key(&id_key(id))
@@ -426,10 +451,11 @@ impl Executions {
 
     /// Notes that a client took a call back.
     pub fn take_back(&mut self, number: CallNumber) {
-        if let Some(execution) = self.by_number.get_mut(&number)
-            && matches!(execution.state, State::Running)
-            && !execution.is_not_run
-        {
+        let Some(execution) = self.by_number.get_mut(&number) else { return };
+        if execution.is_not_run {
+            // Its answer, which would have said so, does not come.
+            self.remove(number);
+        } else if matches!(execution.state, State::Running) {
             execution.state = State::TakenBack;
             execution.request = None;
             self.change(number);
