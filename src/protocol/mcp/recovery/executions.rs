@@ -167,7 +167,8 @@ impl Executions {
                 KeptState::Answered { text, position } => {
                     this.answers += 1;
                     this.answer_bytes += text.len();
-                    answered.insert(position, number);
+                    // One behind the log's end may have the position that another's had before a restart: then both have the same.
+                    answered.insert((position, order), number);
                     (State::Answered { text, position, given_in: None }, None)
                 }
                 KeptState::Forgotten => (State::Forgotten, None),

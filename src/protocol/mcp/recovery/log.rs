@@ -114,7 +114,10 @@ impl EventLog {
 
     /// A log as it was stored: its messages, oldest first, its last position and the last one acknowledged. All of it may have been
     /// handed out.
-    pub fn restored(messages: Vec<Sending>, last: Position, acknowledged: Position) -> Self {
+    pub fn restored(mut messages: Vec<Sending>, last: Position, acknowledged: Position) -> Self {
+        // A snapshot that had no room for messages says what was acknowledged, and leaves it.
+        let left = messages.partition_point(|message| message.position <= acknowledged);
+        let gone = messages.drain(..left).map(|message| message.position).collect();
         let bytes = messages.iter().map(|message| message.text.len()).sum();
         EventLog {
             kept: messages.into(),
@@ -125,7 +128,7 @@ impl EventLog {
             sent: acknowledged.0,
             ever_sent: last.0,
             dropped: 0,
-            storing: Some(Storing { handed: last.0, stored: last.0, gone: Vec::new() }),
+            storing: Some(Storing { handed: last.0, stored: last.0, gone }),
         }
     }
 
