@@ -1,6 +1,9 @@
 //! The client of a session: what it has, and what it holds the server to.
 
-use bennu::protocol::mcp::recovery::{Gap, Sending};
+use std::collections::{BTreeMap, BTreeSet};
+
+use bennu::protocol::mcp::recovery::{Class, Gap, Sending};
+use bytes::Bytes;
 
 /// What travels from the server to a client.
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ pub struct Client {
     pub tokens: Vec<u64>,
     /// A gap that was told and is not passed, and how many are still to be missed.
     gap: Option<(Gap, u64)>,
+    /// All messages that have come.
+    pub seen: BTreeMap<u64, Bytes>,
+    /// The ids of requests that have been answered.
+    pub answered: BTreeSet<u64>,
 }
 
 impl Client {
@@ -34,9 +41,9 @@ impl Client {
             Frame::Joined { position, serial } => {
                 self.gap = None;
                 (self.position, self.passed) = (position, position);
-                self.tokens.push(serial);
+                self.take_token(serial);
             }
-            Frame::Token(serial) => self.tokens.push(serial),
+            Frame::Token(serial) => self.take_token(serial),
             Frame::Gap(gap) => {
                 self.pass_gap();
                 assert!(gap.from > self.passed && gap.dropped <= gap.to - gap.from + 1, "{gap:?} at {}", self.passed);
@@ -44,6 +51,11 @@ impl Client {
             }
             Frame::Message(message) => {
                 let position = message.position.0;
+                if message.class == Class::Response {
+                    self.answered.extend(super::answered_id(&message.text));
+                }
+                let seen = self.seen.entry(position).or_insert_with(|| message.text.clone());
+                assert_eq!(*seen, message.text, "{position} has come with another message");
                 assert!(position > self.passed, "{position} after {}", self.passed);
                 let missed = position - self.passed - 1;
                 if missed > 0 {
@@ -57,6 +69,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    fn take_token(&mut self, serial: u64) {
+        assert!(self.tokens.last().is_none_or(|last| *last < serial), "{serial} is a token that has come");
+        self.tokens.push(serial);
     }
 
     /// As many are missing as was told, those behind the last message included.

@@ -1,16 +1,17 @@
 //! The slow and plain reading of what a log keeps: every message ever said, and each rule as a scan of all of them.
 
 use bennu::protocol::mcp::recovery::{Class, EventLog, Position, RECOVERY_BYTES_MAX, RECOVERY_EVENTS_MAX};
+use bytes::Bytes;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Said {
     pub class: Class,
-    pub bytes: usize,
+    pub text: Bytes,
     pub is_kept: bool,
 }
 
 /// All messages; the one at index 0 has position 1.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PlainLog {
     pub said: Vec<Said>,
     pub sent: usize,
@@ -19,11 +20,11 @@ pub struct PlainLog {
 }
 
 impl PlainLog {
-    pub fn say(&mut self, class: Class, bytes: usize) {
-        self.said.push(Said { class, bytes, is_kept: true });
+    pub fn say(&mut self, class: Class, text: Bytes) {
+        self.said.push(Said { class, text, is_kept: true });
         loop {
             let kept: Vec<usize> = (0..self.said.len()).filter(|index| self.said[*index].is_kept).collect();
-            let total: usize = kept.iter().map(|index| self.said[*index].bytes).sum();
+            let total: usize = kept.iter().map(|index| self.said[*index].text.len()).sum();
             if kept.len() <= RECOVERY_EVENTS_MAX && total <= RECOVERY_BYTES_MAX {
                 return;
             }
@@ -58,11 +59,23 @@ impl PlainLog {
         self.ever_sent = self.ever_sent.max(self.sent);
     }
 
+    /// Whether a call that was asked under these ids has been answered.
+    pub fn has_answer(&self, ids: &[u64]) -> bool {
+        let answers = self.said.iter().filter(|said| said.class == Class::Response);
+        answers.filter_map(|said| super::answered_id(&said.text)).any(|id| ids.contains(&id))
+    }
+
+    /// The positions that are kept.
+    pub fn kept(&self) -> impl Iterator<Item = u64> {
+        let kept = self.said.iter().enumerate().filter(|(_, said)| said.is_kept);
+        kept.map(|(index, _)| index as u64 + 1)
+    }
+
     pub fn check(&self, log: &EventLog) {
         for (index, said) in self.said.iter().enumerate() {
             assert_eq!(log.has(Position(index as u64 + 1)), said.is_kept, "position {}", index + 1);
         }
-        let bytes = |said: &[Said]| said.iter().filter(|said| said.is_kept).map(|said| said.bytes).sum::<usize>();
+        let bytes = |said: &[Said]| said.iter().filter(|said| said.is_kept).map(|said| said.text.len()).sum::<usize>();
         assert_eq!((log.bytes(), log.waiting_bytes()), (bytes(&self.said), bytes(&self.said[self.sent..])));
         assert_eq!(log.last().0, self.said.len() as u64);
     }
