@@ -17,7 +17,7 @@ use crate::mcp::session::{NewSession, Session};
 use crate::mcp::{CallError, Mcp, OnRestart};
 use crate::protocol::jsonrpc::{self, AskId, CallNumber, Object, asking};
 use crate::protocol::mcp::peer::{self, Peer, Received};
-use crate::protocol::mcp::recovery::{Class, Kept, KeptHead, KeptState, Position, Recovery, Tokens};
+use crate::protocol::mcp::recovery::{Class, Kept, KeptHead, Position, Recovery, Tokens};
 use crate::protocol::mcp::{TOOLS_CALL, error};
 use crate::store::{Store, StoreError};
 
@@ -36,11 +36,8 @@ pub(super) struct BrokenOff {
 }
 
 impl BrokenOff {
+    /// All but the calls.
     fn of(kept: &Kept, state: &StateRecord) -> Self {
-        let running = kept.calls.iter().filter_map(|(order, call)| match &call.state {
-            KeptState::Running { request } => Some((CallNumber(*order), request.clone())),
-            _ => None,
-        });
         // Its answer may be stored though it counted as under way then.
         let is_answered = |id: &RawValue| {
             let answers = kept.messages.iter().filter(|message| message.class == Class::Response);
@@ -50,7 +47,7 @@ impl BrokenOff {
         let is_call = |id: &RawValue| kept.calls.iter().any(|(_, call)| call.ids.contains(&jsonrpc::id_key(id)));
         let requests = state.asked.iter().filter_map(|id| RawValue::from_string(id.clone()).ok());
         BrokenOff {
-            calls: running.collect(),
+            calls: Vec::new(),
             requests: requests.filter(|id| !is_answered(id) && !is_call(id)).collect(),
             questions: state.asking.iter().copied().map(AskId).collect(),
         }
@@ -132,10 +129,11 @@ impl Recoveries {
             client => client.flatten(),
         };
         let until = now + left_ms;
-        let broken_off = BrokenOff::of(&kept, &state);
+        let mut broken_off = BrokenOff::of(&kept, &state);
         let begun = kept.calls.iter().map(|(order, _)| *order).fold(kept.head.begun, u64::max);
         let peer = Peer::going_on(client, record.level, record.is_initialized, begun, kept.head.last.0);
         let recovery = Recovery::restored(kept, self.window_ms, until);
+        broken_off.calls = recovery.executions().running();
         let (bytes, present) = (recovery.bytes(), Present::nobody());
         let new = NewSession {
             server,

@@ -59,6 +59,7 @@ struct Known {
     digest: u8,
     ids: Vec<u8>,
     key: Option<u8>,
+    is_running: bool,
     is_not_run: bool,
 }
 
@@ -265,7 +266,7 @@ impl World {
             let number = CallNumber(self.last_call);
             assert!(self.recovery.begin(number, &call));
             assert!(!self.recovery.begin(CallNumber(u64::MAX), &call), "nothing begins twice");
-            return self.calls.push(Known { number, digest, ids: vec![id], key, is_not_run: false });
+            return self.calls.push(Known { number, digest, ids: vec![id], key, is_running: true, is_not_run: false });
         };
         assert_ne!(asked, Ok(Asked::New), "it would be run twice");
         // One whose answer, given again, says that it was not run is forgotten with that.
@@ -304,7 +305,14 @@ impl World {
         let index = usize::from(index) % self.calls.len();
         let number = self.calls[index].number;
         match way {
-            0 => self.recovery.take_back(number),
+            0 => {
+                self.recovery.take_back(number);
+                // What is taken back before it is said that it was not run is forgotten with that.
+                let known = &mut self.calls[index];
+                if std::mem::replace(&mut known.is_running, false) && known.is_not_run && !self.is_ended() {
+                    self.calls.remove(index);
+                }
+            }
             1 => {
                 self.recovery.not_run(number);
                 self.calls.remove(index);
@@ -318,6 +326,7 @@ impl World {
                 self.recovery.answer(number, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into());
                 // What ends says nothing more.
                 if !self.is_ended() {
+                    self.calls[index].is_running = false;
                     if self.calls[index].is_not_run {
                         self.calls.remove(index);
                     }

@@ -154,6 +154,12 @@ impl Executions {
         let mut answered = BTreeMap::new();
         for (order, kept) in calls {
             let number = CallNumber(order);
+            // One that was not run leaves its id and its key to a later call, which may be stored sooner than that it is gone.
+            let by_id = kept.ids.first().and_then(|id| this.by_id.get(id));
+            let earlier = by_id.or_else(|| kept.key.as_ref().and_then(|key| this.by_key.get(key))).copied();
+            if let Some(earlier) = earlier {
+                this.remove(earlier);
+            }
             for id in &kept.ids {
                 this.name_bytes += id.len();
                 this.by_id.insert(id.clone(), number);
@@ -453,10 +459,13 @@ impl Executions {
     /// Notes that a client took a call back.
     pub fn take_back(&mut self, number: CallNumber) {
         let Some(execution) = self.by_number.get_mut(&number) else { return };
+        if !matches!(execution.state, State::Running) {
+            return;
+        }
         if execution.is_not_run {
             // Its answer, which would have said so, does not come.
             self.remove(number);
-        } else if matches!(execution.state, State::Running) {
+        } else {
             execution.state = State::TakenBack;
             execution.request = None;
             self.change(number);

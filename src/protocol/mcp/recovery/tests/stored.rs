@@ -358,3 +358,22 @@ fn until_when_a_client_may_come_back_is_stored_and_what_has_ended_is_not() {
     recovery.end();
     assert!(!recovery.has_unsaved() && recovery.unsaved(ALL).is_none());
 }
+
+#[test]
+fn a_call_that_is_stored_though_it_was_not_run_gives_way_to_the_later_one_of_its_id_or_key() {
+    for (again, key) in [("1", None), ("2", Some("k"))] {
+        let mut recovery = Recovery::stored(WINDOW_MS);
+        begin(&mut recovery, 1, &call("1", Some("k")));
+        let first = save(&mut recovery);
+        recovery.not_run(CallNumber(1));
+        begin(&mut recovery, 2, &call(again, key));
+        let mut second = save(&mut recovery);
+        // That the first is gone comes with the next snapshot.
+        second.calls.retain(|(order, _)| *order == 2);
+
+        let recovery = restored(kept(&[&first, &second]));
+
+        assert_eq!(recovery.executions().running(), [(CallNumber(2), request(2))], "{again}");
+        assert_eq!(recovery.executions().len(), 1);
+    }
+}
