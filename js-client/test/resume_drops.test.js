@@ -59,16 +59,24 @@ async function everyTwoSeconds(cut) {
   return cuts
 }
 
-/** Ends the sending, and waits until all of `clients` have the last message: of those that don't resume nobody can say when. */
+/**
+ * Ends the sending, and waits until all of `clients`, which resume, have the last message. They have to be back before it is sent: a history
+ * that began anew meanwhile is a gap.
+ */
 async function settle(publishers, clients) {
   for (const publisher of publishers) {
+    const has = (n, { log }) => log.messages.some((message) => message.by === publisher.by && message.n >= n)
+    const { length } = publisher.accepted
+    await publisher.more(1)
+    for (const client of clients) {
+      await until(() => has(publisher.accepted[length], client), `${client.name} to be back`, PATIENCE_MS)
+    }
     await publisher.stop()
     // What was not answered may have been sent to the others, but before this.
     while (!(await publisher.send())) await pass(100)
     const last = publisher.accepted.at(-1)
-    const has = ({ log }) => log.messages.some(({ by, n }) => by === publisher.by && n >= last)
     for (const client of clients) {
-      await until(() => has(client), `${client.name} to have ${publisher.by}'s last message`, PATIENCE_MS)
+      await until(() => has(last, client), `${client.name} to have ${publisher.by}'s last message`, PATIENCE_MS)
     }
   }
 }
