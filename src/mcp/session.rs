@@ -415,6 +415,13 @@ impl Session {
         }
     }
 
+    /// The ids of requests that wait for something and are no calls which are remembered.
+    pub(super) fn waiting_requests(&self) -> Vec<Box<RawValue>> {
+        let lively = self.lively.lock();
+        let calls = lively.calls.iter().filter(|call| call.order().is_none()).map(|call| call.id.clone());
+        calls.chain(lively.listens.iter().map(|listen| listen.id.clone())).collect()
+    }
+
     /// Lets whoever observes the session see a run that begins.
     pub(super) fn show(&self, run: &Arc<Run>) {
         if let Some(observer) = &mut self.lively.lock().observer {

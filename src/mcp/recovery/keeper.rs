@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
 
 use super::records::{Change, KeptClient, SessionRecord, StateRecord};
@@ -316,17 +315,11 @@ impl Inner {
     }
 }
 
-/// The ids of requests under way that are no calls which are stored themselves, those included that the process before left.
+/// The ids of requests that wait and are no calls which are stored themselves, those included that the process before left.
 fn asked(recoverable: &Recoverable) -> Vec<String> {
-    let session = &recoverable.session;
-    let ids = session.peer.lock().ids_under_way();
-    let is_stored = |id: &String| {
-        let id = RawValue::from_string(id.clone()).ok()?;
-        session.standing().recovery(|recovery| recovery.knows(&id))
-    };
     let left = recoverable.broken_off.lock().as_ref().map(|left| left.requests.clone()).unwrap_or_default();
-    let left = left.into_iter().map(|id| id.get().to_owned());
-    ids.into_iter().filter(|id| is_stored(id) == Some(false)).chain(left).collect()
+    let ids = recoverable.session.waiting_requests().into_iter().chain(left);
+    ids.map(|id| id.get().to_owned()).collect()
 }
 
 fn session_record(recoverable: &Recoverable) -> SessionRecord {
@@ -352,7 +345,6 @@ fn state_record(recoverable: &Recoverable, head: KeptHead, process: u64) -> Stat
     let wall_ms = clock::unix_micros() / 1_000;
     StateRecord {
         process,
-        // Behind the snapshot: a call that it has is none of these.
         asked: asked(recoverable),
         asking: recoverable.session.peer.lock().asking.ids().map(|id| id.0).collect(),
         used: head.used,

@@ -27,11 +27,6 @@ impl Serving {
         Serving { last, under_way: Vec::new() }
     }
 
-    /// The ids of those under way, each as JSON text.
-    pub fn ids(&self) -> impl Iterator<Item = &CompactString> {
-        self.under_way.iter().map(|(_, id)| id)
-    }
-
     /// Notes a request.
     ///
     /// # Errors

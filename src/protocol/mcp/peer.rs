@@ -113,11 +113,6 @@ impl Peer {
         }
     }
 
-    /// The ids of requests under way, each as JSON text.
-    pub fn ids_under_way(&self) -> Vec<String> {
-        self.serving.ids().map(ToString::to_string).collect()
-    }
-
     /// The same for a server that passes requests on: of methods that nobody here knows the params may be of any type.
     pub fn relaying(self) -> Self {
         Peer { is_relay: true, ..self }
