@@ -6,39 +6,28 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::Mcp;
 use super::auth::Identity;
 use super::call::Call;
 use super::cancel::CancelReason;
 use super::connections::Record;
-use super::input::InputRequest;
 use super::outgoing::{Kind, Outgoing};
 use super::recovery::Orphans;
 use super::runs::{Run, Watch};
-use super::server::{Change, ServerShared};
+use super::server::ServerShared;
 use super::upstream::{Attachment, Instance};
-use super::{CallError, Mcp};
-use crate::protocol::jsonrpc::{self, AskId, CallNumber, Incoming, Patience};
+use crate::protocol::jsonrpc::{self, AskId, CallNumber, Incoming};
+use crate::protocol::mcp::BATCH_ANSWER_BYTES_MAX;
 use crate::protocol::mcp::client::Era;
 use crate::protocol::mcp::level::Level;
 use crate::protocol::mcp::peer::{Peer, Received};
-use crate::protocol::mcp::recovery::STORED_SUBSCRIPTION_BYTES_MAX;
 use crate::protocol::mcp::session::session_id;
-use crate::protocol::mcp::subscription::{Filter, tagged};
+use crate::protocol::mcp::subscription::Filter;
 use crate::protocol::mcp::version::Version;
-use crate::protocol::mcp::{
-    ASKS_PER_SESSION_MAX, BATCH_ANSWER_BYTES_MAX, ELICIT, PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED,
-    SUBSCRIPTIONS_PER_SESSION_MAX, TASKS_CHANGED, TOOLS_CHANGED,
-};
 use crate::{clock, random};
-
-/// How long the server waits for a client's program, such as its model.
-const PATIENCE: Patience = Patience { idle_ms: 60_000, total_ms: 3_600_000 };
-/// How long the server waits for a person.
-const PATIENCE_WITH_PEOPLE: Patience = Patience { idle_ms: 600_000, total_ms: 3_600_000 };
 
 /// The sessions of this node that can be found by their id.
 #[derive(Default)]
@@ -63,7 +52,7 @@ pub(crate) struct Session {
     pub(super) peer: Mutex<Peer>,
     pub(super) lively: Mutex<Lively>,
     /// The place of its calls among those that run on, once its client is lost.
-    orphans: OnceLock<Orphans>,
+    pub(super) orphans: OnceLock<Orphans>,
     pub(super) record: Record,
 }
 
@@ -94,7 +83,7 @@ pub(super) struct Lively {
 
 /// A stream of change notifications, in the stateless era.
 pub(super) struct Listen {
-    number: CallNumber,
+    pub(super) number: CallNumber,
     pub(super) id: Box<RawValue>,
     pub(super) filter: Filter,
     pub(super) route: Arc<Outgoing>,
@@ -449,144 +438,6 @@ impl Session {
         }
     }
 
-    /// Asks the client and waits for its answer.
-    pub(super) async fn ask(&self, call: &Call, request: &InputRequest) -> Result<Box<RawValue>, CallError> {
-        let patience = if request.method == ELICIT { PATIENCE_WITH_PEOPLE } else { PATIENCE };
-        let (sender, mut answer) = oneshot::channel();
-        let id = {
-            // Both under the peer's lock, so that no answer comes between.
-            let mut peer = self.peer.lock();
-            let asked = peer.asking.ask(call.number, patience, ASKS_PER_SESSION_MAX, clock::now());
-            let id = asked.map_err(|full| CallError::Failed(full.to_string()))?;
-            self.lively.lock().asks.insert(id, Waiting::Outcome(sender));
-            id
-        };
-        if self.orphans.get().is_some() {
-            drop(Asked::new(self, id, &call.route));
-            return Err(CallError::Cancelled);
-        }
-        let _asked = Asked::new(self, id, &call.route);
-        let params = with_progress_token(&request.params, id);
-        call.route.push(Kind::Request, jsonrpc::asking::request(id, request.method, &params));
-        loop {
-            let due = self.peer.lock().asking.due(id);
-            let left_ms = due.map_or(0, |due| due.since(clock::now()));
-            tokio::select! {
-                biased;
-                answered = &mut answer => return match answered {
-                    Ok(Ok(result)) => Ok(result),
-                    Ok(Err(error)) => Err(CallError::Failed(format!("the client answered with an error: {}", error_text(&error)))),
-                    // The session has ended.
-                    Err(_) => Err(CallError::Cancelled),
-                },
-                () = tokio::time::sleep(std::time::Duration::from_millis(left_ms)), if due.is_some() => {
-                    let expired = self.peer.lock().asking.expire(id, clock::now());
-                    if let Some(text) = expired {
-                        call.route.push(Kind::Request, text);
-                        return Err(CallError::Failed("the client did not answer in time".to_owned()));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Begins a stream of changes; false if there are as many as may be.
-    pub(super) fn listen(
-        self: &Arc<Self>,
-        number: CallNumber,
-        id: &RawValue,
-        filter: Filter,
-        route: &Arc<Outgoing>,
-    ) -> bool {
-        {
-            let mut lively = self.lively.lock();
-            if lively.listens.len() >= crate::protocol::mcp::LISTENS_PER_SESSION_MAX {
-                return false;
-            }
-            route.push(Kind::Notification, filter.acknowledged(id));
-            lively.listens.push(Listen { number, id: id.to_owned(), filter, route: Arc::clone(route) });
-        }
-        route.recovery(|recovery| recovery.stir());
-        self.server.join(self.number, self);
-        true
-    }
-
-    /// Asks to hear of a resource, in the legacy era; false if there are as many as may be.
-    pub(super) fn subscribe(&self, uri: String) -> bool {
-        let mut lively = self.lively.lock();
-        if lively.subscriptions.contains(&uri) {
-            return true;
-        }
-        let bytes = || lively.subscriptions.iter().map(String::len).sum::<usize>() + uri.len();
-        if lively.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX
-            || self.standing.is_stored() && bytes() > STORED_SUBSCRIPTION_BYTES_MAX
-        {
-            return false;
-        }
-        lively.subscriptions.insert(uri);
-        drop(lively);
-        self.note_change();
-        true
-    }
-
-    /// Takes [`Session::subscribe`] back.
-    pub(super) fn unsubscribe(&self, uri: &str) {
-        self.lively.lock().subscriptions.remove(uri);
-        self.note_change();
-    }
-
-    /// Hears of a change of its server, and tells its client if that wants to know.
-    pub(super) fn hear(&self, change: Change<'_>) {
-        #[derive(Serialize)]
-        struct Updated<'a> {
-            uri: &'a str,
-        }
-
-        // Results may be large, and most sessions listen to nothing.
-        if matches!(change, Change::Task { .. }) && self.lively.lock().listens.is_empty() {
-            return;
-        }
-        let (method, params) = match change {
-            Change::Tools => (TOOLS_CHANGED, None),
-            Change::Resources => (RESOURCES_CHANGED, None),
-            Change::Prompts => (PROMPTS_CHANGED, None),
-            Change::Resource { user: Some(user), .. } if *user != self.user => return,
-            Change::Resource { uri, .. } => (RESOURCE_UPDATED, Some(jsonrpc::raw(&Updated { uri }))),
-            Change::Task { task, .. } => (TASKS_CHANGED, Some(task.to_owned())),
-        };
-        let wants_all = {
-            let peer = self.peer.lock();
-            peer.client().is_some() && peer.is_initialized()
-        };
-        let lively = self.lively.lock();
-        let is_wanted = match change {
-            Change::Tools | Change::Resources | Change::Prompts => wants_all,
-            Change::Resource { uri, .. } => lively.subscriptions.contains(uri),
-            Change::Task { .. } => false,
-        };
-        if is_wanted {
-            let text = match &params {
-                Some(params) => jsonrpc::notification(method, params),
-                None => jsonrpc::bare_notification(method),
-            };
-            self.standing.push(Kind::Notification, text);
-        }
-        for listen in &lively.listens {
-            let is_wanted = match change {
-                Change::Tools => listen.filter.tools,
-                Change::Resources => listen.filter.resources,
-                Change::Prompts => listen.filter.prompts,
-                Change::Resource { uri, .. } => listen.filter.uris.iter().any(|wanted| wanted == uri),
-                Change::Task { id, owner, .. } => {
-                    *owner == self.user && listen.filter.tasks.iter().any(|wanted| wanted == id)
-                }
-            };
-            if is_wanted {
-                listen.route.push(Kind::Notification, tagged(method, params.as_deref(), &listen.id));
-            }
-        }
-    }
-
     /// Lets a channel of the same socket see the session's events from now on. A later observer takes its place: the
     /// topic of observers is one a socket. `wake` is as in [`Run::watch`].
     pub(super) fn observe(self: &Arc<Self>, wake: impl Fn(&Arc<Watch>) -> bool + Send + Sync + 'static) -> Observation {
@@ -679,13 +530,6 @@ impl Session {
         self.detach();
         self.mcp.connections.ended(self);
     }
-
-    fn end_listen(&self, listen: &Listen) {
-        if self.finish(listen.number) {
-            let result = super::respond::listen_ended(&self.server, &listen.id);
-            listen.route.push(Kind::Response(None), jsonrpc::result_response(&listen.id, &result));
-        }
-    }
 }
 
 impl Drop for Session {
@@ -694,45 +538,4 @@ impl Drop for Session {
         self.server.leave(self.number);
         self.detach();
     }
-}
-
-/// A question that waits; its place is free again when this goes, as when its call is cancelled.
-pub(super) struct Asked<'a> {
-    session: &'a Session,
-    id: AskId,
-    route: &'a Outgoing,
-}
-
-impl<'a> Asked<'a> {
-    pub(super) fn new(session: &'a Session, id: AskId, route: &'a Outgoing) -> Self {
-        Asked { session, id, route }
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.session.lively.lock().asks.remove(&self.id);
-        let told = self.session.peer.lock().asking.withdraw(self.id);
-        if let Some(text) = told {
-            self.route.push(Kind::Request, text);
-        }
-    }
-}
-
-/// Params with a progress token, so that the client can ask for more time by its progress.
-fn with_progress_token(params: &RawValue, id: AskId) -> Box<RawValue> {
-    let Ok(serde_json::Value::Object(mut params)) = serde_json::from_str(params.get()) else {
-        return params.to_owned();
-    };
-    let meta = params.entry("_meta").or_insert_with(|| serde_json::json!({}));
-    if let Some(meta) = meta.as_object_mut() {
-        meta.insert("progressToken".to_owned(), id.0.into());
-    }
-    jsonrpc::raw(&params)
-}
-
-/// The message of an error object, as far as it has one.
-fn error_text(error: &RawValue) -> String {
-    let message = jsonrpc::Object::parse(error.get().as_bytes()).and_then(|error| error.string("message"));
-    message.unwrap_or_else(|| "no message".to_owned())
 }
