@@ -18,6 +18,7 @@ use crate::mcp::{CallError, Mcp, OnRestart};
 use crate::protocol::jsonrpc::{self, AskId, CallNumber, Object, asking};
 use crate::protocol::mcp::peer::{self, Peer, Received};
 use crate::protocol::mcp::recovery::{Class, Kept, KeptHead, Position, Recovery, Tokens};
+use crate::protocol::mcp::session::is_session_id;
 use crate::protocol::mcp::{TOOLS_CALL, error};
 use crate::store::{Store, StoreError};
 
@@ -80,7 +81,7 @@ impl Recoveries {
 
     /// Ends a session that is in the store, and that nobody has come back to since the start; whether there is one.
     pub(in crate::mcp) async fn end_stored(&self, mcp: &Mcp, id: &str) -> Result<bool, StoreError> {
-        let Some(keeper) = &self.keeper else { return Ok(false) };
+        let Some(keeper) = self.keeper.as_ref().filter(|_| is_session_id(id)) else { return Ok(false) };
         let _reading = keeper.reading(id).await;
         let is_there = mcp.sessions.find(id).is_none() && !keeper.is_ending(id);
         if !is_there || records::read_state(keeper.store(), id).await?.is_none() {

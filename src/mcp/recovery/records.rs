@@ -331,3 +331,90 @@ pub(super) async fn read_calls(store: &Store, id: &str) -> Result<Vec<(u64, Kept
     };
     Ok(read.into_iter().filter_map(call).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "mcp_session_0123456789abcdef";
+
+    async fn make(store: &Store, changes: Vec<Change>) {
+        let made = store.change(move |transaction| changes.iter().try_for_each(|change| change.make(transaction)));
+        made.await.expect("there is room");
+    }
+
+    fn message(position: u64, bytes: usize) -> Sending {
+        Sending { position: Position(position), class: Class::Request, text: Bytes::from(vec![b'x'; bytes]) }
+    }
+
+    fn call(text: &str) -> KeptCall {
+        let state = KeptState::Answered { text: Bytes::copy_from_slice(text.as_bytes()), position: Position(3) };
+        KeptCall { digest: [7; 32], key: Some("k".into()), ids: vec!["1".into()], asked_as: None, state }
+    }
+
+    #[tokio::test]
+    async fn messages_of_any_size_are_read_as_they_were_and_those_behind_the_last_are_not() {
+        let store = Store::in_memory();
+        let messages = [(1, 0), (2, PART_BYTES - 5), (3, PART_BYTES), (4, 2 * PART_BYTES + 1), (300, 1), (301, 1)];
+        let messages = messages.map(|(position, bytes)| message(position, bytes));
+        for message in &messages {
+            make(&store, Change::message(ID, message)).await;
+        }
+        make(&store, Change::message("mcp_session_0123456789abcdee", &message(1, 1))).await;
+        make(&store, Change::message("mcp_session_0123456789abcdf0", &message(1, 1))).await;
+
+        assert_eq!(read_messages(&store, ID, Position(300)).await, Ok(messages[..5].to_vec()));
+
+        make(&store, vec![Change::message_gone(ID, Position(4)), Change::message_gone(ID, Position(301))]).await;
+        assert_eq!(read_messages(&store, ID, Position(999)).await.map(|read| read.len()), Ok(4));
+        let rest = store.range(MESSAGES, Keys::beginning_with(ID), 100).await.expect("read");
+        assert_eq!(rest.len(), 5, "1 and 300 are of a part, 2 fills one with its head, 3 is of two");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_become_shorter_is_read_without_what_is_left_of_the_longer_one() {
+        let store = Store::in_memory();
+        make(&store, Change::call(ID, 5, Some(&call(&"\"".repeat(PART_BYTES))))).await;
+        make(&store, Change::call(ID, 5, Some(&call("short")))).await;
+
+        let read = read_calls(&store, ID).await.expect("read");
+        assert_eq!((read.len(), read[0].0), (1, 5));
+        assert_eq!((&read[0].1.state, read[0].1.digest), (&call("short").state, [7; 32]));
+
+        make(&store, Change::call(ID, 5, None)).await;
+        assert_eq!(store.range(CALLS, Keys::beginning_with(ID), 9).await, Ok(vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_gone_leaves_nothing_and_takes_nothing_of_others() {
+        let store = Store::in_memory();
+        let others = ["mcp_session_0123456789abcdee", "mcp_session_0123456789abcdf0"];
+        let state = StateRecord {
+            process: 1,
+            asked: vec![],
+            asking: vec![],
+            used: 1,
+            given: 1,
+            last: 1,
+            acknowledged: 0,
+            begun: 1,
+            until_unix_ms: None,
+        };
+        for id in [others[0], ID, others[1]] {
+            let changes =
+                [Change::state(id, &state), Change::message(id, &message(1, 1)), Change::call(id, 1, Some(&call("a")))];
+            make(&store, changes.into_iter().flatten().collect()).await;
+        }
+        assert_eq!(read_ids(&store, "").await.map(|ids| ids.len()), Ok(3));
+
+        make(&store, Change::session_gone(ID).to_vec()).await;
+
+        assert_eq!(read_ids(&store, "").await, Ok(others.map(ToOwned::to_owned).to_vec()));
+        assert_eq!(read_ids(&store, others[0]).await, Ok(vec![others[1].to_owned()]));
+        for table in [STATES, SESSIONS, MESSAGES, CALLS] {
+            assert_eq!(store.range(table, Keys::beginning_with(ID), 9).await, Ok(vec![]));
+        }
+        assert!(read_state(&store, ID).await.is_ok_and(|state| state.is_none()));
+        assert!(read_state(&store, "mcp_session_").await.is_ok_and(|state| state.is_none()), "a prefix is no id");
+    }
+}

@@ -190,9 +190,29 @@ pub fn session_id(random: [u8; 8]) -> String {
     format!("{SESSION_ID_PREFIX}{:016x}", u64::from_be_bytes(random))
 }
 
+/// Whether a text is such an id.
+pub fn is_session_id(text: &str) -> bool {
+    let digits = text.strip_prefix(SESSION_ID_PREFIX).map(str::as_bytes);
+    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(|digit| b"0123456789abcdef".contains(digit)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_known_from_others() {
+        assert!(is_session_id(&session_id([0; 8])) && is_session_id(&session_id([0xfe; 8])));
+        for other in [
+            "",
+            "mcp_session_",
+            "mcp_session_000000000000000",
+            "mcp_session_00000000000000000",
+            "mcp_session_000000000000000A",
+        ] {
+            assert!(!is_session_id(other), "{other}");
+        }
+    }
 
     fn refusal(params: &str) -> Option<&'static str> {
         match ClientInfo::parse(params.as_bytes()) {

@@ -222,3 +222,26 @@ fn a_key_that_comes_with_a_repeat_whose_answer_was_given_names_the_call_too() {
     let again = recovery.ask(&call("2", 0, Some("k")));
     assert_eq!(again, Ok(Asked::Again(CallNumber(1), response("2"))), "it is not run again under another id");
 }
+
+#[test]
+fn an_id_without_a_key_is_free_when_its_answer_was_got_and_one_that_was_not_got_gives_way() {
+    let [plain, keyed, running] = [call("1", 0, None), call("2", 0, Some("k")), call("3", 0, None)];
+    let mut calls = Executions::default();
+    for (number, call) in (1..).zip([&plain, &keyed, &running]) {
+        assert!(calls.begin(CallNumber(number), call, 7));
+    }
+    for (number, id) in [(1, "1"), (2, "2")] {
+        calls.answered(CallNumber(number), response(id), Position(1), None);
+    }
+
+    calls.delivered(8);
+    assert_eq!(calls.len(), 3, "another attachment got its own");
+    calls.delivered(7);
+    assert_eq!((calls.len(), calls.ask(&plain, 9)), (2, Ok(Asked::New)));
+    assert!(matches!(calls.ask(&keyed, 9), Ok(Asked::Again(..))), "a key is remembered");
+
+    assert!(!calls.free(&running.id) && !calls.free(&keyed.id) && !calls.free(&plain.id));
+    calls.answered(CallNumber(3), response("3"), Position(2), None);
+    assert!(calls.free(&running.id));
+    assert_eq!((calls.len(), calls.ask(&running, 9)), (1, Ok(Asked::New)));
+}
